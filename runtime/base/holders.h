@@ -27,7 +27,8 @@
 struct holder {
     uint64_t epoch; /* the newest that was heard of */
     uint32_t rank;
-    uint32_t set; /* 1: the span `epoch` is open */
+    bool set;  /* the span `epoch` is open */
+    bool told; /* the machine's own mark; false in a new entry */
 };
 
 struct holders {            /* all zeros: nobody, and owns nothing */
