@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/arena/memory_limit.h"
+#include "base/limits.h"
 
 /* The one place that knows addresses. The first group suits every tool (ASan's and TSan's shadows,
  * valgrind) and lies below what the kernel gives to libraries; the last holds arenas that do not fit
@@ -249,7 +249,7 @@ static enum moray_code check_options(const struct window_options *asked, size_t 
 enum moray_code window_open(const struct window_options *asked, struct moray_error *error)
 {
     enum moray_code code;
-    size_t bytes;
+    size_t bytes = 0;
 
     if ((code = check_options(asked, &bytes, error)))
         return code;
@@ -348,7 +348,7 @@ void window_close(void)
 
 uint64_t window_memory_limit(const char **whose)
 {
-    return memory_limit_at("", whose);
+    return limits_memory_at("", whose);
 }
 
 size_t window_default_bytes(uint32_t local_count)

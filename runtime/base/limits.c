@@ -1,4 +1,4 @@
-#include "store/arena/memory_limit.h"
+#include "base/limits.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -7,6 +7,13 @@
 #include <string.h>
 
 enum { PATH_BYTES = 1024 };
+
+/* What is limited, and the files that say how much. */
+struct resource {
+    const char *controller, *file1, *file2; /* file1 in version 1, file2 in version 2 */
+};
+static const struct resource memory = {"memory", "memory.limit_in_bytes", "memory.max"};
+static const struct resource processes = {"pids", "pids.max", "pids.max"};
 
 /* One hierarchy: where it is mounted, which part of it the mount shows, and the file with the limit. */
 struct hierarchy {
@@ -57,8 +64,9 @@ static uint64_t least_limit(const char *root, const struct hierarchy *where, con
     }
 }
 
-/* Finds the mount of version 2, or of version 1's memory controller. */
-static bool find_mount(const char *root, bool version2, struct hierarchy *out)
+/* Finds the mount of version 2, or of version 1's controller. */
+static bool find_mount(const char *root, const struct resource *what, bool version2,
+                       struct hierarchy *out)
 {
     char line[4 * PATH_BYTES], kind[64], super[PATH_BYTES];
     bool found = false;
@@ -72,16 +80,16 @@ static bool find_mount(const char *root, bool version2, struct hierarchy *out)
         if (version2)
             found = !strcmp(kind, "cgroup2");
         else
-            found = !strcmp(kind, "cgroup") && strstr(super, "memory");
+            found = !strcmp(kind, "cgroup") && strstr(super, what->controller);
     }
     if (mounts)
         fclose(mounts);
-    out->file = version2 ? "memory.max" : "memory.limit_in_bytes";
+    out->file = version2 ? what->file2 : what->file1;
     return found;
 }
 
 /* This process's groups: "4:memory:/job" (version 1), "0::/job" (version 2). */
-static uint64_t cgroup_limit(const char *root)
+static uint64_t cgroup_limit(const char *root, const struct resource *what)
 {
     char line[2 * PATH_BYTES];
     uint64_t least = UINT64_MAX;
@@ -96,7 +104,8 @@ static uint64_t cgroup_limit(const char *root)
             continue;
         *group++ = 0;
         bool version2 = !strcmp(controllers, ":");
-        if ((version2 || strstr(controllers, "memory")) && find_mount(root, version2, &where)) {
+        if ((version2 || strstr(controllers, what->controller)) &&
+            find_mount(root, what, version2, &where)) {
             uint64_t limit = least_limit(root, &where, group);
             least = limit < least ? limit : least;
         }
@@ -120,11 +129,16 @@ static uint64_t host_memory(const char *root)
     return kib ? kib << 10 : (uint64_t)1 << 30;
 }
 
-uint64_t memory_limit_at(const char *root, const char **whose)
+uint64_t limits_memory_at(const char *root, const char **whose)
 {
-    uint64_t host = host_memory(root), cgroup = cgroup_limit(root);
+    uint64_t host = host_memory(root), cgroup = cgroup_limit(root, &memory);
 
     if (whose)
         *whose = cgroup < host ? "the cgroup's limit" : "the host's memory";
     return cgroup < host ? cgroup : host;
+}
+
+uint64_t limits_processes_at(const char *root)
+{
+    return cgroup_limit(root, &processes);
 }
