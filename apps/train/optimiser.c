@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 512 }; /* floats; a tree of 8 parts has at most 3 blocks of sums at once: 6 KiB */
+enum { BLOCK = 512 }; /* floats: sums, moments and weights of a block stay in the first cache */
 
 static const double decay_1 = 0.9, decay_2 = 0.999;
 static const float smallest = 1e-8f;

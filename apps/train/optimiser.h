@@ -2,12 +2,11 @@
  * The optimiser: sums the gradients of a step in one fixed tree and moves the weights by Adam
  * (Kingma and Ba, 2015, algorithm 1).
  *
- *     part  0   1   2   3   4   5   6   7        the tree goes by the number of the part, never by
- *            \ /     \ /     \ /     \ /         who computed it or who was ready first
- *             '───┬───'       '───┬───'
- *                 '───────┬───────'
+ *     part  0   1   2   3        the tree goes by the number of the part, never by who
+ *            \ /     \ /         computed it or who was ready first
+ *             '───┬───'
  *
- * Sum and update are one pass, in blocks that stay in the first cache: 8 gradients, two moments
+ * Sum and update are one pass, in blocks that stay in the first cache: 4 gradients, two moments
  * and the weights are read once each.
  * Pure: no clock, file or runtime. Threads: one caller at a time, but disjoint ranges of parameters
  * may be updated by different processes after one optimiser_begin().
