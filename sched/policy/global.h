@@ -40,7 +40,8 @@ struct global_options {
 
 struct global_node { /* a node that can run tasks */
     uint32_t rank;
-    uint32_t host; /* ranks with the same number read each other's objects in place */
+    uint32_t host; /* first rank of its host, whose ranks read each other's objects in place;
+                      UINT32_MAX: it shares with nobody */
     uint32_t worker_count;
     struct resources have;
 };
@@ -99,13 +100,14 @@ bool global_moved(struct global *global, const struct global_move *move, uint64_
 MORAY_MUST_CHECK enum moray_code global_place(struct global *global, const struct global_task *task,
                                               uint32_t *out, struct moray_error *error);
 
-/** Chooses a node for an actor: one with a free core, the one with fewest actors; it counts there
- *  until global_actor_ended(). `avoid` is a rank that just refused (UINT32_MAX: none).
+/** Chooses a node for an actor: of those with room for what it holds for life, first those with a free
+ *  core, then the one with fewest actors a worker. It counts there until global_actor_ended() with
+ *  the same need. `avoid` is a rank that just refused (UINT32_MAX: none).
  *  Errors: MORAY_BUSY if none has room now; MORAY_INVALID if none ever could. */
 MORAY_MUST_CHECK enum moray_code global_place_actor(struct global *global, struct resources need,
                                                     uint32_t avoid, uint32_t *out,
                                                     struct moray_error *error);
-void global_actor_ended(struct global *global, uint32_t rank);
+void global_actor_ended(struct global *global, uint32_t rank, struct resources need);
 
 /** Whether some node could ever hold `need`. Errors: MORAY_INVALID, with what there is. */
 MORAY_MUST_CHECK enum moray_code global_possible(const struct global *global, struct resources need,

@@ -12,16 +12,16 @@
  * Tasks of exactly one core and no memory never come here: the lane runs them. This machine sees the
  * lane as a set of workers, each worth one core, and as a few counts. When a task that came here
  * needs cores which the lane holds, the lane is told to use fewer workers (LANE_WORKERS), and the
- * task runs once the lane has obeyed; the lane then has a place in the queue for what it gave, so
- * neither side starves the other.
+ * task runs once the lane has obeyed. The lane then has a place in the queue for each worker that it
+ * gave up, and keeps what it gets back for LOCAL_TURN_NS at least, so neither side starves the other.
  *
  * Always: held by tasks + held by the lane <= the node's resources, except that the lane, which
  * starts with all cores, may be slow to obey. No counter is ever negative.
- * A task waits behind a later one at most LOCAL_PASSED_MAX times.
+ * The task at the head of the queue is passed by later ones at most LOCAL_PASSED_MAX times.
  *
  * Every event may cause actions; take them with local_next() until it returns false.
  * Threads: one caller at a time (the agent). Cost: O(1) for an event while the queue is empty, else
- * a walk along the queue that stops when no core is free.
+ * a walk along its first LOCAL_LOOK_MAX entries.
  */
 #ifndef MORAY_SCHED_POLICY_LOCAL_H
 #define MORAY_SCHED_POLICY_LOCAL_H
@@ -33,7 +33,7 @@
 
 struct local;
 
-enum { LOCAL_PASSED_MAX = 32 };
+enum { LOCAL_PASSED_MAX = 32, LOCAL_LOOK_MAX = 64, LOCAL_TURN_NS = 1000 * 1000 };
 
 struct local_options {
     uint32_t rank;         /* of this node, for stories */
@@ -72,7 +72,7 @@ struct local_action {
 };
 
 struct local_lane {         /* the lane's counts, as the agent reads them */
-    uint32_t worker_count;  /* workers that it uses now; <= what it was told last, or still above */
+    uint32_t worker_count;  /* workers that may take a task, or still run one though told to stop */
     uint32_t running_count; /* tasks that they run */
     uint64_t queued_count;  /* ready tasks in its queues */
     uint64_t mean_task_ns;  /* 0: none finished yet */
@@ -100,7 +100,8 @@ MORAY_MUST_CHECK enum moray_code local_cluster(struct local *local, const struct
 MORAY_MUST_CHECK enum moray_code local_possible(const struct local *local, struct resources need,
                                                 struct moray_error *error);
 
-/** A task came: causes RUN now or later, or HAND_OVER now.
+/** A task came: causes RUN now or later, or HAND_OVER now. An actor that holds resources for life is
+ *  submitted as a task of LOCAL_HERE, and is done when its process is gone.
  *  Errors: MORAY_INVALID if no node could ever run it; MORAY_NO_MEMORY. The task is then unknown. */
 MORAY_MUST_CHECK enum moray_code local_submit(struct local *local, const struct local_task *task,
                                               struct moray_error *error);
@@ -119,11 +120,6 @@ bool local_unblock(struct local *local, uint64_t task);
 
 /** Takes a task that has not started out of the queue. Errors: false if it is not queued. */
 bool local_cancel(struct local *local, uint64_t task);
-
-/** An actor or another long-lived holder takes or gives back resources outside the queue.
- *  Errors: local_take() returns false if they are not free now; nothing is taken. */
-bool local_take(struct local *local, struct resources need);
-void local_give(struct local *local, struct resources need);
 
 /** The lane's counts now: call it when its queue became long or empty, when it has fewer workers than
  *  before, and at local_deadline(). `now_ns` is monotonic. May cause REPORT, RUN, LANE_WORKERS. */

@@ -1,0 +1,585 @@
+#include "sched/policy/global.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/fifo.h"
+
+enum kind { NEITHER, HUNGRY, LOADED, KINDS };
+enum { FEEDERS_MAX = 4, OPEN_MAX = 1 << 20 }; /* sources asked for one hungry node; open orders */
+
+struct node {
+    bool alive;
+    enum kind kind;
+    uint32_t place; /* its position in the set of its kind */
+    uint32_t host;
+    uint32_t worker_count;
+    struct resources have;
+    struct resources held;  /* by actors, for life */
+    struct resources given; /* to tasks placed since the last report */
+    uint32_t actor_count;
+    uint64_t spread_count;
+    uint64_t coming;        /* tasks ordered to it that have not arrived */
+    uint64_t leaving;       /* tasks that it was ordered to send and did not answer for */
+    uint64_t present_bytes; /* of the inputs of the task that is being placed */
+    struct load load;
+};
+
+struct set {         /* ranks of one kind, in no order */
+    uint32_t *ranks; /* owned; room for all */
+    uint32_t count;
+};
+
+/* node.coming == sum of open moves to it that did not fail + tasks placed on it - arrived */
+struct global {
+    struct global_options options;
+    struct set sets[KINDS];   /* NEITHER's is not used */
+    struct global_move *open; /* owned; orders that were not answered */
+    size_t open_count, open_capacity;
+    struct fifo orders;
+    uint64_t mean_task_ns; /* exponential average over all reports */
+    struct node nodes[];
+};
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static struct node *alive(struct global *global, uint32_t rank)
+{
+    return rank < global->options.rank_count && global->nodes[rank].alive ? &global->nodes[rank]
+                                                                          : NULL;
+}
+
+/* The time of one task there, as far as is known; a task that runs long counts before it is done. */
+static uint64_t task_ns(const struct global *global, const struct node *node)
+{
+    uint64_t ns = node->load.mean_task_ns > node->load.running_ns ? node->load.mean_task_ns
+                                                                  : node->load.running_ns;
+    return ns ? ns : global->mean_task_ns;
+}
+
+/* Tasks that wait beyond those which free workers take at once; below 0: workers that stay free. */
+static int64_t backlog(const struct node *node)
+{
+    int64_t queued = (int64_t)(node->load.queued_count + node->coming) - (int64_t)node->leaving;
+    int64_t running = node->load.running_count;
+    int64_t idle = (int64_t)node->worker_count - running;
+
+    if (queued < 0)
+        queued = 0;
+    return queued - (idle > 0 ? idle : 0);
+}
+
+/* How long the workers need for what waits. */
+static uint64_t work_ns(const struct global *global, const struct node *node)
+{
+    int64_t tasks = backlog(node);
+
+    return tasks > 0 ? (uint64_t)tasks * (task_ns(global, node) / node->worker_count + 1) : 0;
+}
+
+uint64_t global_wait_ns(const struct global *global, uint32_t rank)
+{
+    const struct node *node = &global->nodes[rank];
+
+    if (rank >= global->options.rank_count || !node->alive)
+        return UINT64_MAX;
+    return backlog(node) < 0 ? 0
+                             : work_ns(global, node) + task_ns(global, node) / node->worker_count;
+}
+
+static void set_remove(struct global *global, struct node *node)
+{
+    struct set *set = &global->sets[node->kind];
+    uint32_t last;
+
+    if (node->kind == NEITHER)
+        return;
+    last = set->ranks[--set->count];
+    set->ranks[node->place] = last;
+    global->nodes[last].place = node->place;
+    node->kind = NEITHER;
+}
+
+static void classify(struct global *global, struct node *node)
+{
+    const struct global_options *options = &global->options;
+    uint64_t work = work_ns(global, node);
+    bool known = node->load.mean_task_ns || node->load.running_ns;
+    enum kind kind = NEITHER;
+
+    if (node->alive && known && work > options->move_wait_ns &&
+        task_ns(global, node) >= options->move_factor * options->move_ns)
+        kind = LOADED;
+    else if (node->alive && work < options->hungry_ns)
+        kind = HUNGRY;
+    if (kind == node->kind)
+        return;
+    set_remove(global, node);
+    node->kind = kind;
+    if (kind != NEITHER) {
+        node->place = global->sets[kind].count++;
+        global->sets[kind].ranks[node->place] = (uint32_t)(node - global->nodes);
+    }
+}
+
+/* Orders a move; without memory for it there is none, and a later report tries again. */
+static bool order(struct global *global, struct node *from, struct node *to, uint64_t count)
+{
+    struct global_move move = {(uint32_t)(from - global->nodes), (uint32_t)(to - global->nodes),
+                               least(count, global->options.move_max)};
+
+    if (!fifo_reserve(&global->orders, 1, sizeof(move)))
+        return false;
+    if (global->open_count == global->open_capacity) {
+        size_t capacity = global->open_capacity ? 2 * global->open_capacity : 16;
+        struct global_move *open =
+            capacity > OPEN_MAX ? NULL : realloc(global->open, capacity * sizeof(*open));
+        if (!open)
+            return false;
+        global->open = open;
+        global->open_capacity = capacity;
+    }
+    global->open[global->open_count++] = move;
+    fifo_push(&global->orders, &move, sizeof(move));
+    from->leaving += move.count;
+    to->coming += move.count;
+    classify(global, to);
+    return true;
+}
+
+/* How many of `tasks` that wait for `workers` in all, those of `to` among them, are its share. */
+static uint64_t share(const struct node *to, int64_t tasks, uint64_t workers)
+{
+    int64_t own = tasks > 0 ? (int64_t)((uint64_t)tasks * to->worker_count / workers) : 0;
+
+    return own > backlog(to) ? (uint64_t)(own - backlog(to)) : 0;
+}
+
+/* Whether a task that moves begins sooner, by more than what moving takes. */
+static bool gains(const struct global *global, const struct node *from, const struct node *to)
+{
+    uint64_t there =
+        backlog(to) < 0 ? 0 : work_ns(global, to) + task_ns(global, from) / to->worker_count;
+
+    return work_ns(global, from) > there + global->options.move_wait_ns;
+}
+
+/* A loaded node gives to all hungry ones, each its share by its number of workers. */
+static void give(struct global *global, struct node *from)
+{
+    struct set *hungry = &global->sets[HUNGRY];
+    uint64_t workers = from->worker_count;
+    int64_t tasks = backlog(from);
+
+    for (uint32_t i = 0; i < hungry->count; i++) {
+        workers += global->nodes[hungry->ranks[i]].worker_count;
+        tasks += backlog(&global->nodes[hungry->ranks[i]]);
+    }
+    /* Backwards: an order may take the node out of the set, and the last one takes its place. */
+    for (uint32_t i = hungry->count; i-- > 0 && backlog(from) > 0;) {
+        struct node *to = &global->nodes[hungry->ranks[i]];
+        uint64_t count = least(share(to, tasks, workers), (uint64_t)backlog(from));
+        if (count && gains(global, from, to) && !order(global, from, to, count))
+            break;
+    }
+    classify(global, from);
+}
+
+/* A hungry node takes from the most loaded ones. */
+static void feed(struct global *global, struct node *to)
+{
+    for (int i = 0; i < FEEDERS_MAX && to->kind == HUNGRY; i++) {
+        struct set *loaded = &global->sets[LOADED];
+        struct node *from = NULL;
+        uint64_t most = 0, count;
+
+        for (uint32_t at = 0; at < loaded->count; at++) {
+            struct node *node = &global->nodes[loaded->ranks[at]];
+            uint64_t work = work_ns(global, node);
+            if (work > most) {
+                most = work;
+                from = node;
+            }
+        }
+        if (!from || !gains(global, from, to))
+            return;
+        count = least(
+            share(to, backlog(from) + backlog(to), (uint64_t)from->worker_count + to->worker_count),
+            (uint64_t)backlog(from));
+        if (!count || !order(global, from, to, count))
+            return;
+        classify(global, from);
+    }
+}
+
+static void settle(struct global *global, struct node *node)
+{
+    classify(global, node);
+    if (node->kind == LOADED)
+        give(global, node);
+    else if (node->kind == HUNGRY)
+        feed(global, node);
+}
+
+bool global_report(struct global *global, uint32_t rank, const struct load *load)
+{
+    struct node *node = alive(global, rank);
+    uint64_t arrived;
+
+    if (!node)
+        return false;
+    arrived = load->arrived_count > node->load.arrived_count
+                  ? load->arrived_count - node->load.arrived_count
+                  : 0;
+    node->coming -= least(arrived, node->coming);
+    if (load->arrived_count < node->load.arrived_count) {
+        arrived = node->load.arrived_count; /* a count that went back is not believed */
+        node->load = *load;
+        node->load.arrived_count = arrived;
+    } else {
+        node->load = *load;
+    }
+    node->given = (struct resources){0};
+    if (load->mean_task_ns)
+        global->mean_task_ns = global->mean_task_ns
+                                   ? (7 * global->mean_task_ns + load->mean_task_ns) / 8
+                                   : load->mean_task_ns;
+    settle(global, node);
+    return true;
+}
+
+bool global_moved(struct global *global, const struct global_move *move, uint64_t sent_count)
+{
+    struct node *from = alive(global, move->from), *to = alive(global, move->to);
+    size_t at = 0;
+
+    while (at < global->open_count &&
+           (global->open[at].from != move->from || global->open[at].to != move->to ||
+            global->open[at].count != move->count))
+        at++;
+    if (at == global->open_count)
+        return false;
+    global->open[at] = global->open[--global->open_count];
+    sent_count = least(sent_count, move->count);
+    if (from) {
+        from->leaving -= least(move->count, from->leaving);
+        from->load.queued_count -= least(sent_count, from->load.queued_count);
+        /* It had fewer than it said: until it says more, nothing is to be had there. */
+        if (sent_count < move->count)
+            from->load.queued_count = least(from->load.queued_count, from->leaving);
+        classify(global, from);
+    }
+    if (to) {
+        to->coming -= least(move->count - sent_count, to->coming);
+        settle(global, to);
+    }
+    return true;
+}
+
+/* What a task may still take there now. */
+static bool has_free(const struct node *node, struct resources need)
+{
+    struct resources used = resources_more(need, node->given);
+
+    return resources_fit(used, node->load.free);
+}
+
+/* Expected time until the task could begin on `node`, when so many bytes of its inputs are missing. */
+static uint64_t expect_ns(const struct global *global, const struct node *node,
+                          struct resources need, uint64_t missing_bytes)
+{
+    uint64_t wait = global_wait_ns(global, (uint32_t)(node - global->nodes));
+    uint64_t rate = node->load.bytes_per_s ? node->load.bytes_per_s : global->options.bytes_per_s;
+
+    if (wait == 0 && !has_free(node, need))
+        wait = task_ns(global, node);
+    return wait + (uint64_t)((double)missing_bytes / (double)rate * 1e9);
+}
+
+/* Where the bytes that `rank` can read in place are counted: at its host's first rank. */
+static struct node *bucket(struct global *global, uint32_t rank)
+{
+    struct node *node = &global->nodes[rank];
+
+    return node->worker_count && node->host != UINT32_MAX ? &global->nodes[node->host] : node;
+}
+
+/* Counts the inputs by host, and returns their bytes; with `clear` takes the counts away again. */
+static uint64_t count_inputs(struct global *global, const struct global_task *task, bool clear)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < task->input_count; i++) {
+        uint32_t rank = task->inputs[i].rank;
+        sum += task->inputs[i].bytes;
+        if (rank >= global->options.rank_count)
+            continue;
+        if (clear)
+            bucket(global, rank)->present_bytes = 0;
+        else
+            bucket(global, rank)->present_bytes += task->inputs[i].bytes;
+    }
+    return sum;
+}
+
+enum moray_code global_possible(const struct global *global, struct resources need,
+                                struct moray_error *error)
+{
+    struct resources best = {0};
+    uint32_t count = 0;
+
+    for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
+        const struct node *node = &global->nodes[rank];
+        if (!node->alive)
+            continue;
+        if (resources_fit(need, node->have))
+            return MORAY_OK;
+        count++;
+        if (node->have.core_parts > best.core_parts)
+            best = node->have;
+    }
+    return error_set(
+        error, MORAY_INVALID,
+        "it asks for %" PRIu64 ".%04" PRIu64 " cores and %" PRIu64
+        " bytes of memory; none of the job's %u nodes has both: the largest has %" PRIu64
+        ".%04" PRIu64 " cores and %" PRIu64 " bytes",
+        need.core_parts / RESOURCES_CORE, need.core_parts % RESOURCES_CORE, need.memory_bytes,
+        count, best.core_parts / RESOURCES_CORE, best.core_parts % RESOURCES_CORE,
+        best.memory_bytes);
+}
+
+static struct node *place_spread(struct global *global, const struct global_task *task)
+{
+    struct node *best = NULL;
+
+    for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
+        struct node *node = alive(global, rank);
+        if (node && resources_fit(task->need, node->have) &&
+            (!best || node->spread_count < best->spread_count))
+            best = node;
+    }
+    if (best)
+        best->spread_count++;
+    return best;
+}
+
+static struct node *place_any(struct global *global, const struct global_task *task)
+{
+    uint64_t input_bytes = count_inputs(global, task, false), best_ns = 0, best_present = 0;
+    struct node *best = NULL;
+
+    for (uint32_t i = 0; i < global->options.rank_count; i++) {
+        /* From the asker on, so that it wins a tie, and those behind it share what it cannot take. */
+        uint32_t rank = (uint32_t)(((uint64_t)task->asker + i) % global->options.rank_count);
+        struct node *node = alive(global, rank);
+        uint64_t present, ns;
+
+        if (!node || !resources_fit(task->need, node->have))
+            continue;
+        present = bucket(global, rank)->present_bytes;
+        ns = expect_ns(global, node, task->need, input_bytes - present);
+        if (!best || ns < best_ns || (ns == best_ns && present > best_present)) {
+            best = node;
+            best_ns = ns;
+            best_present = present;
+        }
+    }
+    count_inputs(global, task, true);
+    return best;
+}
+
+enum moray_code global_place(struct global *global, const struct global_task *task, uint32_t *out,
+                             struct moray_error *error)
+{
+    struct node *node = NULL;
+
+    if (task->where == GLOBAL_NODE || task->where == GLOBAL_NODE_SOFT) {
+        node = alive(global, task->rank);
+        if (!node && task->where == GLOBAL_NODE)
+            return error_set(error, MORAY_LOST,
+                             "the task asks for rank %u, which is no node of this job (any more)",
+                             task->rank);
+        if (node && !resources_fit(task->need, node->have)) {
+            if (task->where == GLOBAL_NODE)
+                return error_set(error, MORAY_INVALID,
+                                 "the task asks for rank %u, whose %" PRIu64 " cores and %" PRIu64
+                                 " bytes of memory do not suffice",
+                                 task->rank, node->have.core_parts / RESOURCES_CORE,
+                                 node->have.memory_bytes);
+            node = NULL;
+        }
+    } else if (task->where == GLOBAL_SPREAD) {
+        node = place_spread(global, task);
+    }
+    if (!node)
+        node = place_any(global, task);
+    if (!node) {
+        enum moray_code code = global_possible(global, task->need, error);
+        assert(code != MORAY_OK);
+        return code;
+    }
+    node->coming++;
+    node->given = resources_more(node->given, task->need);
+    classify(global, node);
+    *out = (uint32_t)(node - global->nodes);
+    return MORAY_OK;
+}
+
+/* Whether an actor that can go to either goes to `a`. */
+static bool better_for_actor(const struct node *a, const struct node *b)
+{
+    bool a_idle = a->load.running_count < a->worker_count;
+    bool b_idle = b->load.running_count < b->worker_count;
+
+    if (a_idle != b_idle)
+        return a_idle;
+    return (uint64_t)a->actor_count * b->worker_count < (uint64_t)b->actor_count * a->worker_count;
+}
+
+enum moray_code global_place_actor(struct global *global, struct resources need, uint32_t avoid,
+                                   uint32_t *out, struct moray_error *error)
+{
+    struct node *best = NULL;
+    enum moray_code code = global_possible(global, need, error);
+
+    if (code != MORAY_OK)
+        return code;
+    for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
+        struct node *node = alive(global, rank);
+        if (!node || rank == avoid || !resources_fit(resources_more(need, node->held), node->have))
+            continue;
+        if (!best || better_for_actor(node, best))
+            best = node;
+    }
+    if (!best)
+        return error_set(error, MORAY_BUSY, "no node has room for one more actor of this kind now");
+    best->held = resources_more(best->held, need);
+    best->actor_count++;
+    *out = (uint32_t)(best - global->nodes);
+    return MORAY_OK;
+}
+
+void global_actor_ended(struct global *global, uint32_t rank, struct resources need)
+{
+    struct node *node = alive(global, rank);
+
+    if (!node)
+        return; /* the rank was lost, and all that it held with it */
+    assert(node->actor_count > 0 && resources_fit(need, node->held));
+    node->actor_count--;
+    node->held = resources_less(node->held, need);
+}
+
+bool global_next(struct global *global, struct global_move *out)
+{
+    return fifo_pop(&global->orders, out, sizeof(*out));
+}
+
+enum moray_code global_join(struct global *global, const struct global_node *node,
+                            struct moray_error *error)
+{
+    struct node *own;
+
+    if (node->rank >= global->options.rank_count)
+        return error_set(error, MORAY_INVALID, "rank %u joins a job of %u ranks", node->rank,
+                         global->options.rank_count);
+    if (node->host != UINT32_MAX && node->host >= global->options.rank_count)
+        return error_set(error, MORAY_INVALID, "rank %u joins with host number %u", node->rank,
+                         node->host);
+    own = &global->nodes[node->rank];
+    if (own->worker_count)
+        return error_set(error, MORAY_INVALID, "rank %u joined before", node->rank);
+    if (!node->worker_count)
+        return error_set(error, MORAY_INVALID, "rank %u joins with no worker", node->rank);
+    *own = (struct node){.alive = true,
+                         .host = node->host,
+                         .worker_count = node->worker_count,
+                         .have = node->have,
+                         .load = {.worker_count = node->worker_count, .free = node->have}};
+    settle(global, own);
+    return MORAY_OK;
+}
+
+void global_lose(struct global *global, uint32_t rank)
+{
+    struct node *node = alive(global, rank);
+    size_t kept = 0;
+
+    if (!node)
+        return;
+    node->alive = false;
+    set_remove(global, node);
+    /* Orders from or to it get no answer: what they counted elsewhere is taken back now. */
+    for (size_t i = 0; i < global->open_count; i++) {
+        struct global_move *move = &global->open[i];
+        struct node *from = alive(global, move->from), *to = alive(global, move->to);
+        if (move->from == rank && to) {
+            to->coming -= least(move->count, to->coming);
+            classify(global, to);
+        } else if (move->to == rank && from) {
+            from->leaving -= least(move->count, from->leaving);
+            classify(global, from);
+        } else if (from && to) {
+            global->open[kept++] = *move;
+        }
+    }
+    global->open_count = kept;
+}
+
+static void set_defaults(struct global_options *options)
+{
+    if (!options->move_ns)
+        options->move_ns = 2000;
+    if (!options->move_factor)
+        options->move_factor = 4;
+    if (!options->move_wait_ns)
+        options->move_wait_ns = 200 * 1000;
+    if (!options->move_max)
+        options->move_max = 4096;
+    if (!options->hungry_ns)
+        options->hungry_ns = 500 * 1000;
+    if (!options->bytes_per_s)
+        options->bytes_per_s = 1000 * 1000 * 1000;
+}
+
+enum moray_code global_create(const struct global_options *options, struct global **out,
+                              struct moray_error *error)
+{
+    struct global *global;
+
+    *out = NULL;
+    if (options->rank_count == 0)
+        return error_set(error, MORAY_INVALID, "rank_count is 0; a job has at least one rank");
+    global = calloc(1, sizeof(*global) + options->rank_count * sizeof(struct node));
+    if (!global)
+        goto no_memory;
+    for (int kind = HUNGRY; kind < KINDS; kind++) {
+        global->sets[kind].ranks = calloc(options->rank_count, sizeof(uint32_t));
+        if (!global->sets[kind].ranks)
+            goto no_memory;
+    }
+    global->options = *options;
+    set_defaults(&global->options);
+    *out = global;
+    return MORAY_OK;
+
+no_memory:
+    global_destroy(global);
+    return error_set(error, MORAY_NO_MEMORY, "no memory for the scheduler of %u ranks",
+                     options->rank_count);
+}
+
+void global_destroy(struct global *global)
+{
+    if (!global)
+        return;
+    for (int kind = HUNGRY; kind < KINDS; kind++)
+        free(global->sets[kind].ranks);
+    fifo_clear(&global->orders);
+    free(global->open);
+    free(global);
+}
