@@ -2,6 +2,7 @@
  * Which cores a rank offers, and why (decisions.md, 16).
  *
  *     an explicit setting                                       "MORAY_CORES=4" or "0-3,8"
+ *       (a count is for each node rank; a list is the host's, shared evenly among its node ranks)
  *     else the mask, if the user asked for a binding            (srun's affinity too)
  *     else the cpuset, shared evenly among the host's node ranks (mpirun's default mask is widened)
  *
@@ -23,6 +24,7 @@
 #include "node/launch.h"
 
 enum { TOPOLOGY_CPUS_MAX = 4096, TOPOLOGY_CORES_MAX = 1024 };
+#define TOPOLOGY_HEAD UINT32_MAX
 
 /** A set of the machine's hardware threads, by the kernel's numbers. */
 struct topology_set {
@@ -43,17 +45,27 @@ struct topology_input {
 };
 
 struct topology_choice {
-    uint32_t core_count;      /* workers to run; 0 only for a head alone */
-    uint32_t place_count;     /* sets in `places`; 0: workers are not bound */
-    bool may_spin;            /* false: more ranks or workers than cores, all sleep at once */
-    bool widen;               /* the process should take `all` as its mask (topology_bind_all) */
+    uint32_t core_count;  /* workers to run; 0 only for a head alone */
+    uint32_t place_count; /* sets in `places`; 0: workers are not bound */
+    bool may_spin;        /* false: more ranks or workers than cores, all sleep at once */
+    bool widen;           /* the mask is narrower than `all`: topology_bind(choice, -1) before the
+                                 zygote's fork, so that driver, agent and zygote have it too */
     uint32_t host_core_count; /* cores in the cpuset, for the host's count of awake processes */
     struct topology_set all; /* the union of what this rank may run on, driver and agent included */
     struct topology_set *places; /* place i: the hardware threads of core i. Owner: the choice */
     char reason[200]; /* one line for people: "2 cores (0-1): the cpuset, shared by 1 rank" */
 };
 
-/** Fills in mask, cpuset (two system calls and a look at the parent's mask), binding and
+/** All in one, what moray_init calls: gathers, loads hwloc where the machine is big enough that order
+ *  matters (more than 8 hardware threads; it takes 4 ms and more), and chooses.
+ *  Owner: `*out` is the caller's, topology_drop(). Errors: those of the parts.
+ *  Threads: main thread, before the fork. Cost: ~50 us on a small machine. */
+MORAY_MUST_CHECK enum moray_code topology_settle(const struct launch *launch, const char *setting,
+                                                 uint32_t node_index, uint32_t node_count,
+                                                 struct topology_choice *out,
+                                                 struct moray_error *error);
+
+/** Fills in mask, cpuset (a few system calls and a look at the launcher's mask), binding and
  *  cores_asked; the rest is the caller's. `machine` stays NULL (see topology_load).
  *  Errors: MORAY_SYSTEM. */
 MORAY_MUST_CHECK enum moray_code
