@@ -9,7 +9,7 @@
  * them, so each publisher's in its own order. At most window_max messages are on their way to one
  * subscriber; it acknowledges what it took. What waits beyond backlog_max messages or backlog_bytes_max
  * bytes is dropped, oldest first, and the next delivery says how many were lost before it.
- * Always: published since subscribing == acknowledged + sent + waiting + lost, for each subscriber.
+ * Always, for each subscriber: published since it subscribed == delivered + waiting + lost.
  *
  * A message's bytes are stored once, however many subscribers wait for it.
  * Threads: one caller at a time (rank 0's agent). Cost: publish O(subscribers of the channel).
@@ -42,7 +42,7 @@ struct pubsub_who { /* a subscriber: where it lives, and its own number there */
 struct pubsub_delivery {
     struct pubsub_who to;
     uint64_t lost_count; /* messages that were dropped just before this one */
-    uint64_t sequence;   /* 1, 2, … for this subscriber, lost ones counted */
+    uint64_t sequence;   /* 1, 2, … of the deliveries to this subscriber; acknowledge it */
     const void *data;    /* borrowed until the next call to this machine */
     size_t bytes;
 };
