@@ -1,0 +1,323 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "sched/lane/inside.h"
+
+/*
+ * Who holds a record: its home slot, by a count in the record that only it writes; any other slot, by
+ * a bit, set at its first hold and cleared at its last, counted in private memory. A pending task's
+ * hold on its inputs is its home's. Whoever lets the last hold go sees it, or the home does: each
+ * writes its own word first and reads the other's after a fence.
+ */
+
+enum { HELD_EMPTY = 0xffffffff, HELD_GONE = 0xfffffffe };
+
+_Atomic uint64_t *row_of(const struct lane *lane, uint32_t index, bool waiters)
+{
+    uint64_t words = lane->control->slot_words;
+    return (_Atomic uint64_t *)(lane->arena.region + lane->control->rows) +
+           ((uint64_t)index * 2 + waiters) * words;
+}
+
+static void bit_set(struct lane *lane, uint32_t index, bool waiters)
+{
+    struct record *record = lane_record(lane, index);
+    _Atomic uint64_t *word = waiters ? &record->waiters : &record->holders;
+
+    if (lane->slot >= LANE_DIRECT_SLOTS)
+        lane_bit_set(row_of(lane, index, waiters), lane->slot);
+    lane_bit_set(word, lane->slot < LANE_DIRECT_SLOTS ? lane->slot : LANE_DIRECT_SLOTS);
+}
+
+bool holders_empty(const struct lane *lane, const struct record *record)
+{
+    uint64_t bits = atomic_load_explicit(&record->holders, memory_order_seq_cst);
+
+    if (bits & ~((uint64_t)1 << LANE_DIRECT_SLOTS))
+        return false;
+    if (!bits)
+        return true;
+    const _Atomic uint64_t *row = row_of(lane, lane_index(lane, record), false);
+    for (uint32_t word = 0; word < lane->control->slot_words; word++)
+        if (atomic_load(&row[word]))
+            return false;
+    return true;
+}
+
+/* ---- The private table of foreign records held ---- */
+
+static uint32_t *held_find(const struct lane *lane, uint32_t index)
+{
+    if (!lane->held_capacity)
+        return NULL;
+    uint32_t mask = lane->held_capacity - 1;
+    for (uint32_t at = index * 2654435761u & mask;; at = (at + 1) & mask) {
+        if (lane->held[at] == index)
+            return &lane->held[at];
+        if (lane->held[at] == HELD_EMPTY)
+            return NULL;
+    }
+}
+
+static void held_insert(struct lane *lane, uint32_t index, uint32_t count)
+{
+    uint32_t mask = lane->held_capacity - 1, at = index * 2654435761u & mask;
+
+    while (lane->held[at] != HELD_EMPTY && lane->held[at] != HELD_GONE)
+        at = (at + 1) & mask;
+    lane->held_used += lane->held[at] == HELD_EMPTY;
+    lane->held[at] = index;
+    lane->held_count[at] = count;
+}
+
+static void held_grow(struct lane *lane)
+{
+    uint32_t live = 0, old_capacity = lane->held_capacity;
+    uint32_t *old = lane->held, *old_count = lane->held_count;
+
+    for (uint32_t i = 0; i < old_capacity; i++)
+        live += old[i] != HELD_EMPTY && old[i] != HELD_GONE;
+    uint32_t capacity = 256;
+    while (capacity < live * 4)
+        capacity *= 2;
+    lane->held = malloc(capacity * sizeof(uint32_t));
+    lane->held_count = malloc(capacity * sizeof(uint32_t));
+    if (!lane->held || !lane->held_count)
+        abort(); /* without its counts this process must end; repair clears its bits */
+    lane->held_capacity = capacity;
+    lane->held_used = 0;
+    memset(lane->held, 0xff, capacity * sizeof(uint32_t));
+    for (uint32_t i = 0; i < old_capacity; i++)
+        if (old[i] != HELD_EMPTY && old[i] != HELD_GONE)
+            held_insert(lane, old[i], old_count[i]);
+    free(old);
+    free(old_count);
+}
+
+uint32_t lane_held(const struct lane *lane, uint32_t index)
+{
+    if (lane_home(lane, index) == lane->slot)
+        return atomic_load_explicit(&lane_record(lane, index)->home_count, memory_order_relaxed);
+    uint32_t *at = held_find(lane, index);
+    return at ? lane->held_count[at - lane->held] : 0;
+}
+
+void lane_hold(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+
+    if (lane_home(lane, index) == lane->slot) {
+        uint32_t count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
+        atomic_store_explicit(&record->home_count, count + 1, memory_order_relaxed);
+        return;
+    }
+    uint32_t *at = held_find(lane, index);
+    if (at) {
+        lane->held_count[at - lane->held]++;
+        return;
+    }
+    if (lane->held_used * 2 >= lane->held_capacity)
+        held_grow(lane);
+    bit_set(lane, index, false);
+    held_insert(lane, index, 1);
+}
+
+void home_tell(struct lane *lane, uint32_t index)
+{
+    struct lane_slot *home = &lane->slots[lane_home(lane, index)];
+
+    pool_mark(&lane->record_pool, index);
+    atomic_store_explicit(&home->freed, 1, memory_order_release);
+    if (home == &lane->slots[LANE_AGENT])
+        lane_wake(lane, LANE_AGENT);
+}
+
+static void drop_foreign(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    uint32_t *at = held_find(lane, index);
+
+    assert(at);
+    if (--lane->held_count[at - lane->held] > 0)
+        return;
+    *at = HELD_GONE;
+    if (lane->slot >= LANE_DIRECT_SLOTS)
+        lane_bit_clear(row_of(lane, index, false), lane->slot);
+    else
+        lane_bit_clear(&record->holders, lane->slot);
+    if (!holders_empty(lane, record))
+        return;
+    if ((record_flags(record) & RECORD_PROXY) ||
+        atomic_load_explicit(&record->home_count, memory_order_seq_cst) == 0)
+        home_tell(lane, index);
+}
+
+void lane_drop(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    uint32_t count;
+
+    if (lane_home(lane, index) != lane->slot) {
+        drop_foreign(lane, index);
+        return;
+    }
+    count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
+    assert(count > 0);
+    atomic_store_explicit(&record->home_count, count - 1, memory_order_relaxed);
+    if (count > 1)
+        return;
+    /* Nobody holds it but those whose bits we see: a hold is lent by a holder. If there are some,
+     * or the task has not ended, the fence decides who of us sees the last. */
+    if (atomic_load_explicit(&record->holders, memory_order_relaxed) != 0 ||
+        !life_ended(record_life(record)))
+        atomic_thread_fence(memory_order_seq_cst);
+    if (life_ended(record_life(record)) && record_settle(lane, index))
+        pool_give(&lane->record_pool, index);
+}
+
+bool lane_await(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+
+    if (life_ended(record_life(record)))
+        return true;
+    bit_set(lane, index, true);
+    return life_ended(atomic_fetch_or_explicit(&record->life, LIFE_WAITED, memory_order_seq_cst));
+}
+
+static void wake_row(struct lane *lane, uint32_t index)
+{
+    _Atomic uint64_t *row = row_of(lane, index, true);
+
+    for (uint32_t word = 0; word < lane->control->slot_words; word++)
+        for (uint64_t bits = atomic_exchange(&row[word], 0); bits; bits &= bits - 1)
+            lane_wake(lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bits)));
+}
+
+void end_tell(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t bits = atomic_load_explicit(&record->waiters, memory_order_seq_cst);
+    uint32_t generation = life_generation(record_life(record));
+
+    if (atomic_load_explicit(&record->dependents, memory_order_seq_cst))
+        edges_deliver(lane, index);
+    if (bits >> LANE_DIRECT_SLOTS)
+        wake_row(lane, index);
+    bits &= ~((uint64_t)1 << LANE_DIRECT_SLOTS);
+    for (; bits; bits &= bits - 1) {
+        uint16_t slot = (uint16_t)__builtin_ctzll(bits);
+        /* Without a cell the agent is woken all the same, and looks at all that it waits for. */
+        if (slot != LANE_AGENT ||
+            lane_post(lane, LANE_AGENT, index, generation, CELL_ENDED, 0) != MORAY_OK)
+            lane_wake(lane, slot);
+    }
+}
+
+/* ---- Freeing ---- */
+
+static uint32_t inputs_of(const struct lane *lane, const struct record *record, uint32_t *inputs)
+{
+    uint32_t bytes, count = (uint32_t)__builtin_popcount(record->reference_mask);
+    const uint32_t *words = lane_arguments(lane, record, &bytes);
+
+    assert(bytes >= count * 16);
+    for (uint32_t i = 0; i < count; i++)
+        inputs[i] = words[i * 4 + 1]; /* struct moray_ref: owner, index, generation, type */
+    return count;
+}
+
+void record_release(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    uint16_t flags = record_flags(record);
+    uint64_t life = record_life(record);
+
+    if ((flags & RECORD_RESULT_BLOCK) && record->result.block.place)
+        arena_free(&lane->arena, record->result.block.place, index);
+    if (flags & RECORD_BLOCK)
+        arena_free(&lane->arena, ((struct record_block *)record->arguments)->place, index);
+    /* The record lets its blocks go last (arena.h), and is then free. */
+    atomic_store_explicit(&record->life,
+                          life_of(RECORD_FREE, lane->slot, 0, life_generation(life) + 1),
+                          memory_order_release);
+}
+
+/* True: it is free now, and the caller's to give back. Dropping an input may free that one too, and
+ * so on down a long chain: hence the list instead of a recursion. */
+static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
+                       uint32_t *dropped_count)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = record_life(record);
+    uint16_t flags = record_flags(record);
+
+    if (life_state(life) == RECORD_ORPHAN) {
+        atomic_store(&record->life, life_of(RECORD_FREE, lane->slot, 0, life_generation(life)));
+        return true;
+    }
+    if (!life_ended(life) && !(flags & RECORD_PROXY))
+        return false;
+    if (life_state(life) < RECORD_MAKING)
+        return false;
+    if (life_ended(life) && (flags & RECORD_HOLDS_INPUTS)) {
+        uint32_t inputs[16], count = inputs_of(lane, record, inputs);
+        atomic_store_explicit(&record->flags, flags & (uint16_t)~RECORD_HOLDS_INPUTS,
+                              memory_order_relaxed);
+        for (uint32_t i = 0; i < count; i++)
+            dropped[(*dropped_count)++] = inputs[i];
+        flags &= (uint16_t)~RECORD_HOLDS_INPUTS;
+    }
+    if (flags & (RECORD_PROXY | RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) {
+        bool last = flags & RECORD_PROXY
+                        ? holders_empty(lane, record)
+                        : atomic_load(&record->home_count) == 0 && holders_empty(lane, record);
+        if (last && lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0))
+            lane_wake(lane, LANE_AGENT);
+        return false;
+    }
+    if (atomic_load_explicit(&record->home_count, memory_order_relaxed) ||
+        !holders_empty(lane, record))
+        return false;
+    record_release(lane, index);
+    return true;
+}
+
+bool record_settle(void *context, uint32_t index)
+{
+    struct lane *lane = context;
+    uint32_t few[256], *dropped = few, count = 0, capacity = 256;
+    bool free_now = settle_one(lane, index, dropped, &count);
+
+    while (count > 0) {
+        uint32_t input = dropped[--count];
+        struct record *record = lane_record(lane, input);
+        if (lane_home(lane, input) != lane->slot ||
+            atomic_load_explicit(&record->home_count, memory_order_relaxed) > 1) {
+            lane_drop(lane, input);
+            continue;
+        }
+        atomic_store_explicit(&record->home_count, 0, memory_order_seq_cst);
+        if (count + 16 > capacity) { /* each settled record gives back at most 15 inputs */
+            uint32_t *more = malloc(capacity * 2 * sizeof(*more));
+            if (!more)
+                abort(); /* this process ends; repair lets its holds go */
+            memcpy(more, dropped, count * sizeof(*more));
+            if (dropped != few)
+                free(dropped);
+            dropped = more;
+            capacity *= 2;
+        }
+        if (life_ended(record_life(record)) && settle_one(lane, input, dropped, &count))
+            pool_give(&lane->record_pool, input);
+    }
+    if (dropped != few)
+        free(dropped);
+    return free_now;
+}
+
+void lane_settle_freed(struct lane *lane)
+{
+    atomic_exchange_explicit(&lane->self->freed, 0, memory_order_seq_cst);
+    pool_collect(&lane->record_pool);
+}

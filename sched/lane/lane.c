@@ -1,0 +1,445 @@
+#include "sched/lane/lane.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sched/lane/inside.h"
+#include "sched/lane/queue.h"
+
+static_assert(sizeof(struct lane_cell) == 16, "four a line");
+static_assert((int)LANE_SLOTS_MAX <= (int)ARENA_SLOTS_MAX, "a page word holds any slot");
+
+/* ---- Running ---- */
+
+bool lane_claim(struct lane *lane, uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
+
+    while (life_state(life) == RECORD_QUEUED && life_generation(life) == generation) {
+        uint64_t next = life_of(RECORD_RUNNING, lane->slot, life_attempt(life), generation) |
+                        (life & LIFE_WAITED);
+        /* acquire: pairs with the submitter's release of the arguments. */
+        if (atomic_compare_exchange_weak_explicit(&record->life, &life, next, memory_order_acq_rel,
+                                                  memory_order_relaxed))
+            return true;
+    }
+    return false;
+}
+
+static bool claim_entry(struct lane *lane, uint64_t entry)
+{
+    return lane_claim(lane, (uint32_t)entry, (uint32_t)(entry >> 32));
+}
+
+/* What was taken beyond the first goes to the own queue, oldest on top, where others may take it. */
+static uint32_t keep_batch(struct lane *lane, const uint64_t *entries, uint32_t count)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = count; i-- > 1;) {
+        if (!queue_has_room(lane))
+            break;
+        queue_push(lane, entries[i]);
+        kept++;
+    }
+    if (kept) {
+        if (!lane_bit(lane->control->queues, lane->slot))
+            lane_bit_set(lane->control->queues, lane->slot);
+        lane_rouse(lane);
+    }
+    if (kept + 1 < count) /* the own ring is full: run what found no place at once, one by one */
+        for (uint32_t i = 1; i < count - kept; i++)
+            if (claim_entry(lane, entries[i]))
+                lane_requeue(lane, (uint32_t)entries[i], 0);
+    return claim_entry(lane, entries[0]) ? (uint32_t)entries[0] : RECORD_NONE;
+}
+
+static bool owner_pops(const struct lane *lane, uint16_t slot)
+{
+    return atomic_load_explicit(&lane->slots[slot].kind, memory_order_relaxed) == LANE_IS_WORKER;
+}
+
+uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
+{
+    uint64_t entries[LANE_STEAL_MAX];
+    bool empty;
+
+    for (;;) {
+        bool batch = !owner_pops(lane, victim) && owner_pops(lane, lane->slot);
+        uint32_t count = queue_steal(lane, victim, batch ? LANE_STEAL_MAX : 1, entries, &empty);
+        if (count) {
+            for (uint32_t i = 0; i < count; i++)
+                __builtin_prefetch(lane_record(lane, (uint32_t)entries[i]), 1);
+            lane_bump(&lane->self->steals);
+            uint32_t index = keep_batch(lane, entries, count);
+            if (index != RECORD_NONE)
+                return index;
+            continue;
+        }
+        if (!empty)
+            continue; /* lock-free: somebody else got on */
+        if (!lane_bit(lane->control->queues, victim))
+            return RECORD_NONE;
+        lane_bit_clear(lane->control->queues, victim);
+        /* The owner may have pushed between our look and the clearing. */
+        if (atomic_load(&lane->slots[victim].head) >= atomic_load(&lane->slots[victim].tail))
+            return RECORD_NONE;
+        lane_bit_set(lane->control->queues, victim);
+    }
+}
+
+uint32_t lane_next(struct lane *lane)
+{
+    uint64_t entry;
+    uint32_t words = lane->control->slot_words;
+
+    if (owner_pops(lane, lane->slot))
+        while (queue_pop(lane, &entry))
+            if (claim_entry(lane, entry))
+                return (uint32_t)entry;
+    for (uint32_t i = 0; i < words; i++) {
+        uint32_t word = (lane->slot / 64 + i) % words;
+        uint64_t bits = atomic_load_explicit(&lane->control->queues[word], memory_order_relaxed);
+        while (bits) {
+            /* Begin behind the own slot, so that thieves do not all ask the same victim. */
+            uint32_t turn = i == 0 ? (lane->slot + 1) % 64 : 0;
+            uint64_t turned = turn ? bits >> turn | bits << (64 - turn) : bits;
+            uint32_t bit = ((uint32_t)__builtin_ctzll(turned) + turn) % 64;
+            uint32_t index = lane_steal_from(lane, (uint16_t)(word * 64 + bit));
+            if (index != RECORD_NONE) {
+                lane_bump(&lane->self->stolen);
+                return index;
+            }
+            bits &= ~((uint64_t)1 << bit);
+        }
+    }
+    return RECORD_NONE;
+}
+
+void lane_unqueue(struct lane *lane, uint32_t index)
+{
+    uint64_t entry;
+    (void)index;
+
+    for (;;) {
+        uint64_t tail = atomic_load_explicit(&lane->self->tail, memory_order_relaxed);
+        if (!owner_pops(lane, lane->slot) ||
+            atomic_load_explicit(&lane->self->head, memory_order_relaxed) >= tail)
+            return;
+        entry = atomic_load_explicit(&queue_ring(lane, lane->slot)[(tail - 1) & lane->ring_mask],
+                                     memory_order_relaxed);
+        uint64_t life = record_life(lane_record(lane, (uint32_t)entry));
+        if (life_state(life) == RECORD_QUEUED && life_generation(life) == entry >> 32)
+            return;
+        if (!queue_pop(lane, &entry))
+            return;
+        /* A thief may have left us another one than the stale one we saw. */
+        life = record_life(lane_record(lane, (uint32_t)entry));
+        if (life_state(life) == RECORD_QUEUED && life_generation(life) == entry >> 32) {
+            queue_push(lane, entry);
+            return;
+        }
+    }
+}
+
+bool lane_has_work(const struct lane *lane)
+{
+    for (uint32_t word = 0; word < lane->control->slot_words; word++)
+        if (atomic_load_explicit(&lane->control->queues[word], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* ---- Waking ---- */
+
+void lane_wake(struct lane *lane, uint16_t slot)
+{
+    struct lane_slot *sleeper = &lane->slots[slot];
+
+    /* seq_cst: pairs with the sleeper's store to `asleep` before its last look. */
+    atomic_fetch_add_explicit(&sleeper->wake, 1, memory_order_seq_cst);
+    if (atomic_load_explicit(&sleeper->asleep, memory_order_seq_cst)) {
+        lane_bump(&lane->self->wakes);
+        lane->wake(lane->wake_context, slot);
+    }
+}
+
+void lane_rouse(struct lane *lane)
+{
+    uint32_t words = lane->control->slot_words;
+
+    for (uint32_t word = 0; word < words; word++)
+        if (atomic_load_explicit(&lane->control->searching[word], memory_order_relaxed))
+            return; /* whoever searches will find it, and wakes the next */
+    for (uint32_t word = 0; word < words; word++) {
+        uint64_t bits = atomic_load_explicit(&lane->control->idle[word], memory_order_relaxed);
+        while (bits) {
+            uint64_t bit = bits & -bits;
+            bits &= bits - 1;
+            if (!(atomic_fetch_and_explicit(&lane->control->idle[word], ~bit,
+                                            memory_order_seq_cst) &
+                  bit))
+                continue;
+            lane_wake(lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bit)));
+            return;
+        }
+    }
+}
+
+static void announce(struct lane *lane)
+{
+    if (__builtin_expect(!lane_bit(lane->control->queues, lane->slot), 0))
+        lane_bit_set(lane->control->queues, lane->slot);
+    lane_rouse(lane);
+}
+
+void lane_push_hint(struct lane *lane, uint32_t index)
+{
+    if (queue_has_room(lane)) {
+        queue_push(lane, queue_entry(lane, index));
+        announce(lane);
+        return;
+    }
+    /* The agent keeps what finds no room in a ring. */
+    uint64_t life = record_life(lane_record(lane, index));
+    if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_CALL, 0) != MORAY_OK)
+        lane_wake(lane, LANE_AGENT);
+}
+
+/* ---- Making and submitting ---- */
+
+uint32_t lane_make(struct lane *lane, enum record_kind kind)
+{
+    uint32_t index = pool_take(&lane->record_pool);
+    struct record *record;
+    uint64_t life;
+
+    if (__builtin_expect(index == POOL_NONE, 0))
+        return RECORD_NONE;
+    record = lane_record(lane, index);
+    life = atomic_load_explicit(&record->life, memory_order_relaxed);
+    assert(life_state(life) == RECORD_FREE);
+    atomic_store_explicit(&record->life,
+                          life_of(RECORD_MAKING, lane->slot, 0, life_generation(life)),
+                          memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst); /* the state before the fields, for repair */
+    atomic_store_explicit(&record->holders, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->waiters, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->dependents, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->home_count, 1, memory_order_relaxed);
+    atomic_store_explicit(&record->flags, 0, memory_order_relaxed);
+    record->function = 0;
+    record->site = 0;
+    record->kind = (uint8_t)kind;
+    record->attempts_max = 1;
+    record->argument_bytes = 0;
+    record->reference_mask = 0;
+    atomic_store_explicit(&record->pending, RECORD_PENDING_SUBMIT, memory_order_relaxed);
+    record->result_high = 0;
+    record->result_low = 0;
+    memset(&record->result, 0, sizeof(record->result));
+    return index;
+}
+
+void lane_abandon(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+
+    atomic_store_explicit(&record->home_count, 0, memory_order_relaxed);
+    if (atomic_load(&record->pending) != RECORD_PENDING_SUBMIT) {
+        /* An edge may be on its way here: end it as failed, edges then find another state. */
+        uint64_t life = record_life(record);
+        atomic_store(&record->life, life_of(RECORD_FAILED, lane->slot, 0, life_generation(life)));
+        record_settle(lane, index);
+        return;
+    }
+    record_release(lane, index);
+}
+
+enum moray_code lane_depends(struct lane *lane, uint32_t index, uint32_t input, uint32_t argument)
+{
+    struct record *task = lane_record(lane, index), *on = lane_record(lane, input);
+    uint32_t generation = life_generation(record_life(task));
+
+    if (life_ended(record_life(on)))
+        return MORAY_OK;
+    atomic_fetch_or_explicit(&task->pending, (uint16_t)(1 << argument), memory_order_relaxed);
+    if (!cell_push(lane, &on->dependents, index, generation, CELL_EDGE, argument)) {
+        atomic_fetch_and_explicit(&task->pending, (uint16_t) ~(1 << argument),
+                                  memory_order_relaxed);
+        return MORAY_BUSY;
+    }
+    /* seq_cst: either we see the end here, or whoever ends it sees `waited` and our cell. */
+    if (life_ended(atomic_fetch_or_explicit(&on->life, LIFE_WAITED, memory_order_seq_cst)))
+        edges_deliver(lane, input);
+    return MORAY_OK;
+}
+
+/* WAITING -> QUEUED, once, by whoever took the last pending bit away. */
+static void make_ready(struct lane *lane, uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_acquire);
+
+    for (;;) {
+        if (life_state(life) != RECORD_WAITING || life_generation(life) != generation)
+            return;
+        uint64_t next = (life & ~(uint64_t)0xf) | RECORD_QUEUED;
+        if (atomic_compare_exchange_weak_explicit(&record->life, &life, next, memory_order_acq_rel,
+                                                  memory_order_acquire))
+            break;
+    }
+    if (record->kind == RECORD_METHOD && !(record_flags(record) & RECORD_FAR_CALL))
+        lane_wake(lane, (uint16_t)lane_call(lane, record)->actor);
+    else if (record_flags(record) & (RECORD_GENERAL | RECORD_FAR_CALL)) {
+        if (lane_post(lane, LANE_AGENT, index, generation, CELL_CALL, 0) != MORAY_OK)
+            lane_wake(lane, LANE_AGENT);
+    } else
+        lane_push_hint(lane, index);
+}
+
+void pending_clear(struct lane *lane, uint32_t index, uint32_t generation, uint16_t bit)
+{
+    struct record *record = lane_record(lane, index);
+    uint16_t left =
+        atomic_fetch_and_explicit(&record->pending, (uint16_t)~bit, memory_order_acq_rel) &
+        (uint16_t)~bit;
+
+    if (left == 0)
+        make_ready(lane, index, generation);
+}
+
+/* MAKING -> WAITING, or QUEUED where nothing is waited for; returns which. */
+static enum record_state leave_making(struct record *record)
+{
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
+    uint16_t pending = atomic_load_explicit(&record->pending, memory_order_relaxed);
+    enum record_state next = pending == RECORD_PENDING_SUBMIT ? RECORD_QUEUED : RECORD_WAITING;
+
+    assert(life_state(life) == RECORD_MAKING);
+    /* Nobody else moves a record in MAKING: a store will do. Release: the fields before it. */
+    if (next == RECORD_QUEUED)
+        atomic_store_explicit(&record->pending, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->life,
+                          life_of(next, 0, life_attempt(life), life_generation(life)),
+                          memory_order_release);
+    return next;
+}
+
+enum moray_code lane_submit(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    bool to_agent = (record_flags(record) & (RECORD_GENERAL | RECORD_FAR_CALL)) ||
+                    record->kind == RECORD_REQUEST;
+    uint32_t generation = life_generation(record_life(record));
+
+    if (!to_agent && __builtin_expect(!queue_has_room(lane), 0))
+        return MORAY_BUSY;
+    if (leave_making(record) == RECORD_WAITING) {
+        pending_clear(lane, index, generation, RECORD_PENDING_SUBMIT);
+        if (!(record_flags(record) & RECORD_FAR_CALL))
+            return MORAY_OK;
+    }
+    lane_bump(&lane->self->submitted);
+    if (to_agent)
+        return lane_post(lane, LANE_AGENT, index, generation, CELL_CALL, 0);
+    queue_push(lane, (uint64_t)generation << 32 | index);
+    announce(lane);
+    return MORAY_OK;
+}
+
+enum moray_code lane_submit_call(struct lane *lane, uint32_t index, uint16_t slot)
+{
+    struct record *record = lane_record(lane, index);
+    uint32_t generation = life_generation(record_life(record));
+    enum moray_code code;
+
+    lane_bump(&lane->self->submitted);
+    if (leave_making(record) == RECORD_WAITING) {
+        code = lane_post(lane, slot, index, generation, CELL_CALL, 0);
+        pending_clear(lane, index, generation, RECORD_PENDING_SUBMIT);
+        return code;
+    }
+    return lane_post(lane, slot, index, generation, CELL_CALL, 0);
+}
+
+void lane_publish(struct lane *lane, uint32_t index, enum record_state state)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
+
+    assert(life_state(life) == RECORD_MAKING);
+    atomic_store_explicit(&record->pending, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->life, life_of(state, lane->slot, 0, life_generation(life)),
+                          memory_order_release);
+}
+
+/* ---- Ending ---- */
+
+void lane_finish(struct lane *lane, uint32_t index, enum record_state state)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
+    uint16_t flags = record_flags(record);
+
+    assert(state >= RECORD_DONE);
+    /* seq_cst: pairs with a waiter's or submitter's setting of `waited`, and with a home that lets
+     * its last hold go: one of the two sees the other. Release: the result before it. */
+    life = atomic_exchange_explicit(
+        &record->life, life_of(state, lane->slot, life_attempt(life), life_generation(life)),
+        memory_order_seq_cst);
+    assert(life_state(life) == RECORD_RUNNING);
+    if (life & LIFE_WAITED)
+        end_tell(lane, index);
+    if ((flags & RECORD_HOLDS_INPUTS) ||
+        atomic_load_explicit(&record->home_count, memory_order_relaxed) == 0)
+        home_tell(lane, index);
+}
+
+void lane_requeue(struct lane *lane, uint32_t index, uint32_t charge)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = record_life(record), next;
+
+    assert(life_state(life) == RECORD_RUNNING);
+    do {
+        uint32_t attempt = life_attempt(life) + charge;
+        if (attempt > LIFE_ATTEMPT_MAX)
+            attempt = LIFE_ATTEMPT_MAX;
+        next = life_of(RECORD_QUEUED, 0, attempt, life_generation(life)) | (life & LIFE_WAITED);
+    } while (!atomic_compare_exchange_weak(&record->life, &life, next));
+    if (record->kind == RECORD_TASK && !(record_flags(record) & RECORD_GENERAL))
+        lane_push_hint(lane, index);
+}
+
+bool lane_cancel(struct lane *lane, uint32_t index, uint32_t generation,
+                 void (*fill)(void *context, uint32_t index), void *context)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = record_life(record);
+
+    while ((life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED) &&
+           life_generation(life) == generation) {
+        uint64_t next = life_of(RECORD_RUNNING, lane->slot, life_attempt(life), generation) |
+                        (life & LIFE_WAITED);
+        if (!atomic_compare_exchange_weak(&record->life, &life, next))
+            continue;
+        fill(context, index);
+        lane_finish(lane, index, RECORD_FAILED);
+        return true;
+    }
+    return false;
+}
+
+struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
+{
+    struct record *record;
+    uint64_t life;
+
+    if (index >= lane->control->layout.record_count)
+        return NULL;
+    record = lane_record(lane, index);
+    life = record_life(record);
+    return life_generation(life) == generation && life_state(life) > RECORD_ORPHAN ? record : NULL;
+}

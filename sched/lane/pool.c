@@ -1,0 +1,113 @@
+#include "sched/lane/pool.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static_assert(sizeof(struct pool_slab) == 128, "the arena's layout counts on it");
+
+static bool push(uint32_t **items, uint32_t *count, uint32_t *capacity, uint32_t item)
+{
+    if (*count == *capacity) {
+        uint32_t larger = *capacity ? *capacity * 2 : 1024;
+        uint32_t *grown = realloc(*items, larger * sizeof(**items));
+        if (!grown)
+            return false;
+        *items = grown;
+        *capacity = larger;
+    }
+    (*items)[(*count)++] = item;
+    return true;
+}
+
+void pool_attach(struct pool *pool, struct pool_slab *slabs, uint32_t slab_count,
+                 _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle, void *context)
+{
+    *pool = (struct pool){.slabs = slabs,
+                          .slab_count = slab_count,
+                          .claimed = claimed,
+                          .slot = slot,
+                          .settle = settle,
+                          .context = context};
+    uint32_t end = atomic_load_explicit(claimed, memory_order_acquire);
+    for (uint32_t slab = 0; slab < end; slab++)
+        if (atomic_load_explicit(&slabs[slab].owner, memory_order_relaxed) == slot + 1u)
+            if (!push(&pool->own, &pool->own_count, &pool->own_capacity, slab))
+                break;
+}
+
+void pool_detach(struct pool *pool)
+{
+    free(pool->free);
+    free(pool->own);
+    *pool = (struct pool){0};
+}
+
+/* The item is out of the stack of nobody, its bit goes first: a death in between leaves an item that
+ * says it is free and has no bit, which the repair of this slot marks again. */
+static void collect_slab(struct pool *pool, uint32_t slab)
+{
+    for (uint32_t word = 0; word < POOL_SLAB_ITEMS / 64; word++) {
+        _Atomic uint64_t *freed = &pool->slabs[slab].freed[word];
+        if (atomic_load_explicit(freed, memory_order_relaxed) == 0)
+            continue;
+        uint64_t bits = atomic_exchange_explicit(freed, 0, memory_order_seq_cst);
+        for (; bits; bits &= bits - 1) {
+            uint32_t item = slab * POOL_SLAB_ITEMS + word * 64 + (uint32_t)__builtin_ctzll(bits);
+            if (pool->settle(pool->context, item))
+                pool_give(pool, item);
+        }
+    }
+}
+
+void pool_collect(struct pool *pool)
+{
+    for (uint32_t i = 0; i < pool->own_count; i++)
+        collect_slab(pool, pool->own[i]);
+}
+
+static bool claim(struct pool *pool)
+{
+    for (uint32_t slab = atomic_load_explicit(pool->claimed, memory_order_relaxed);
+         slab < pool->slab_count; slab++) {
+        uint32_t nobody = 0, seen = slab;
+        bool won = atomic_compare_exchange_strong_explicit(&pool->slabs[slab].owner, &nobody,
+                                                           pool->slot + 1u, memory_order_acq_rel,
+                                                           memory_order_relaxed);
+        /* Whoever comes by raises the mark, so a death after the swap above leaves it right. */
+        atomic_compare_exchange_strong_explicit(pool->claimed, &seen, slab + 1,
+                                                memory_order_acq_rel, memory_order_relaxed);
+        if (!won)
+            continue;
+        if (!push(&pool->own, &pool->own_count, &pool->own_capacity, slab))
+            return false;
+        for (uint32_t i = POOL_SLAB_ITEMS; i-- > 0;)
+            pool_give(pool, slab * POOL_SLAB_ITEMS + i);
+        return true;
+    }
+    return false;
+}
+
+uint32_t pool_take(struct pool *pool)
+{
+    if (__builtin_expect(pool->free_count == 0, 0)) {
+        if (!claim(pool))
+            pool_collect(pool);
+        if (pool->free_count == 0)
+            return POOL_NONE;
+    }
+    return pool->free[--pool->free_count];
+}
+
+void pool_give(struct pool *pool, uint32_t item)
+{
+    if (!push(&pool->free, &pool->free_count, &pool->free_capacity, item))
+        abort(); /* a few bytes of private memory are gone: nothing in this process can go on */
+}
+
+void pool_mark(struct pool *pool, uint32_t item)
+{
+    atomic_fetch_or_explicit(
+        &pool->slabs[item / POOL_SLAB_ITEMS].freed[item % POOL_SLAB_ITEMS / 64],
+        (uint64_t)1 << item % 64, memory_order_seq_cst);
+}

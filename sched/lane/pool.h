@@ -1,0 +1,68 @@
+/**
+ * Pools of type-stable items in the arena: records and cells.
+ *
+ *     slab: 512 items; belongs to the slot that claimed it, for ever
+ *     free items of a living slot    in its private stack, known to nobody else
+ *     items freed by others          a bit in the slab, which the owner collects: a hint, since the
+ *                                    item itself says whether it is free
+ *     free items of a dead slot      marked so by repair, with their bits set: the slot's next
+ *                                    process collects them
+ * Threads: a struct pool is one thread's own. Cost: take and give touch no shared memory.
+ */
+#ifndef MORAY_SCHED_LANE_POOL_H
+#define MORAY_SCHED_LANE_POOL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { POOL_SLAB_ITEMS = 512, POOL_NONE = 0xffffffff };
+
+struct pool_slab {
+    _Atomic uint32_t owner; /* slot + 1; 0: nobody's yet */
+    uint32_t reserved;
+    _Atomic uint64_t freed[POOL_SLAB_ITEMS / 64];
+    uint64_t fill[7];
+};
+
+/** Asked while collecting: is the item free now, and if so, make it the collector's. */
+typedef bool pool_settle(void *context, uint32_t item);
+
+struct pool {
+    struct pool_slab *slabs; /* in the region */
+    uint32_t slab_count;
+    _Atomic uint32_t *claimed; /* in the region: slabs below it may have an owner */
+    uint16_t slot;
+    pool_settle *settle;
+    void *context;
+    uint32_t *free; /* private stack */
+    uint32_t free_count, free_capacity;
+    uint32_t *own; /* private: slabs of this slot */
+    uint32_t own_count, own_capacity;
+};
+
+/** Takes the slabs of the slot's earlier processes over. */
+void pool_attach(struct pool *pool, struct pool_slab *slabs, uint32_t slab_count,
+                 _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle, void *context);
+void pool_detach(struct pool *pool);
+
+/** A free item: from the stack, else collected, else of a new slab. POOL_NONE: no room is left. */
+uint32_t pool_take(struct pool *pool);
+
+/** Puts an item of this slot back into the stack. */
+void pool_give(struct pool *pool, uint32_t item);
+
+/** Tells the item's owner that it may be free. Any slot; idempotent. */
+void pool_mark(struct pool *pool, uint32_t item);
+
+/** Looks at all own items whose bit is set. */
+void pool_collect(struct pool *pool);
+
+static inline uint16_t pool_home(const struct pool *pool, uint32_t item)
+{
+    return (uint16_t)(atomic_load_explicit(&pool->slabs[item / POOL_SLAB_ITEMS].owner,
+                                           memory_order_relaxed) -
+                      1);
+}
+
+#endif

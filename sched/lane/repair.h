@@ -1,0 +1,46 @@
+/**
+ * What the agent does for a process of the node that is dead: everything it left half done.
+ *
+ * Called once the kernel says that the whole process is gone, before its slot is given again. Every
+ * step can be done twice: a repair that is itself cut short is simply made again.
+ *     its running records     told to the agent, which queues them again or fails them
+ *     its records in making   freed; those that it made and nobody holds, cancelled or freed
+ *     its bits                taken out of all records and masks
+ *     its lists               walked to the end; the cell it was pushing found or freed
+ *     its blocks              freed where no record refers to them
+ *     entries it had taken    every record that is QUEUED is told to the agent, which queues it again
+ * Threads: the agent. Cost: one pass over all records and all pages.
+ */
+#ifndef MORAY_SCHED_LANE_REPAIR_H
+#define MORAY_SCHED_LANE_REPAIR_H
+
+#include "sched/lane/lane.h"
+
+struct repair_calls {
+    void *context;
+    /* A record that the dead ran; `innermost`: its body was on top of the stack. The agent must make
+     * it QUEUED (lane_requeue_dead) or end it (lane_fail_dead). */
+    void (*running)(void *context, uint32_t index, bool innermost);
+    /* A task that is QUEUED and perhaps in no queue. */
+    void (*queued)(void *context, uint32_t index);
+    /* A call in the mailbox of the dead, or on its way there or through its hands. */
+    void (*call)(void *context, uint32_t index);
+    /* Fills in the result of a child of the dead that nobody holds: cancelled. */
+    void (*cancelled)(void *context, uint32_t index);
+    /* An ended record that waits for the agent, which may not have been told. */
+    void (*ended)(void *context, uint32_t index);
+};
+
+/** Repairs. `lane` is the agent's. Returns false if the cell that the dead was pushing cannot be
+ *  judged yet, since a living process is walking a list: call lane_repair_cell() again later. */
+bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *calls);
+
+/** The last step alone, for a slot whose lane_repair() returned false. */
+bool lane_repair_cell(struct lane *lane, uint16_t dead);
+
+/** Inside `running`: the record of the dead slot becomes QUEUED (attempt + charge), or this slot's
+ *  RUNNING, to be ended by lane_finish(). */
+void lane_requeue_dead(struct lane *lane, uint32_t index, uint32_t charge);
+void lane_adopt_dead(struct lane *lane, uint32_t index);
+
+#endif
