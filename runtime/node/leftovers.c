@@ -67,7 +67,7 @@ static pid_t find_launcher(uint64_t *start)
 
     for (pid_t pid = getppid(); pid > 1 && process_read(pid, &process); pid = process.parent)
         for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-            if (!strcmp(process.name, names[i])) {
+            if (!strncmp(process.name, names[i], strlen(names[i]))) {
                 *start = process.start;
                 return pid;
             }
