@@ -1,7 +1,7 @@
 /**
  * Inside a worker or actor: from the fork to the end (zygote.h, lower part).
  */
-#include "node/zygote_wire.h"
+#include "node/zygote_inside.h"
 
 #include <errno.h>
 #include <poll.h>

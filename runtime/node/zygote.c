@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
-#include "node/zygote_wire.h"
+#include "node/zygote_inside.h"
 
 enum { PROCESS_RESERVE = 64, SOCKET_BYTES = 1 << 20, SWEEP_MS = 1000 };
 

@@ -4,7 +4,7 @@
  * Invariant: children[0 .. child_count-1] are the processes that are forked and not yet reaped; of
  * them, those with `order` told are known to the agent, the others are spares.
  */
-#include "node/zygote_wire.h"
+#include "node/zygote_inside.h"
 
 #include <errno.h>
 #include <fcntl.h>

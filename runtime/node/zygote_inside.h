@@ -2,14 +2,13 @@
  * What rank, zygote and processes say to each other; inside runtime/node only.
  *
  * All three are forks of one program, so messages are plain structs over SOCK_SEQPACKET pairs; the
- * kernel keeps their borders. Descriptors travel beside them (SCM_RIGHTS).
+ * kernel keeps their borders.
  */
-#ifndef MORAY_NODE_ZYGOTE_WIRE_H
-#define MORAY_NODE_ZYGOTE_WIRE_H
+#ifndef MORAY_NODE_ZYGOTE_INSIDE_H
+#define MORAY_NODE_ZYGOTE_INSIDE_H
 
+#include "node/wire.h"
 #include "node/zygote.h"
-
-enum { WIRE_FDS_MAX = 2 };
 
 enum wire_kind { WIRE_SPAWN, WIRE_KILL, WIRE_PEER, WIRE_STOP, WIRE_ORDER };
 
@@ -21,16 +20,6 @@ struct wire_request {
     uint32_t reserved;
     struct process_order order; /* SPAWN, ORDER; of KILL only slot and incarnation */
 };
-
-/** Sends a message with `fd_count` descriptors; returns 0, or -1 with errno. `flags`: MSG_DONTWAIT
- *  or 0. Never raises SIGPIPE. */
-int wire_send(int socket, const void *message, size_t message_bytes, const int *fds,
-              uint32_t fd_count, int flags);
-
-/** Receives one whole message. Returns 1; 0 at the end of the connection; -1 with errno. `fds` has
- *  room for WIRE_FDS_MAX and gets -1 where none came; the caller owns them. A message of another
- *  size is EBADMSG. */
-int wire_receive(int socket, void *message, size_t message_bytes, int *fds, int flags);
 
 /** What a zygote and its processes know from birth; filled in by zygote_start() before the fork. */
 struct zygote_birth {
@@ -60,8 +49,5 @@ void descriptors_close_but(const struct zygote_options *options, const int *fds,
 /** Kills and reaps the children of this process for which `is_ours` says so (NULL: all), and what
  *  comes up to it when they die, until none is left or `limit_ms` passed. Returns whether none is. */
 bool children_sweep(bool (*is_ours)(void *context, pid_t pid), void *context, unsigned limit_ms);
-
-/** CLOCK_MONOTONIC in ms. */
-uint64_t wire_now_ms(void);
 
 #endif
