@@ -43,25 +43,27 @@ static void tree_sum(const struct gradient *const *parts, uint32_t count, uint32
 }
 
 void optimiser_move(struct optimiser *optimiser, const struct gradient *const *parts,
-                    uint32_t count, uint32_t first, uint32_t end, struct weights *weights)
+                    uint32_t count, uint32_t first, uint32_t end, const struct weights *before,
+                    struct weights *after)
 {
     const float keep_1 = (float)decay_1, keep_2 = (float)decay_2;
     const float rate = (float)(optimiser->rate / (1 - optimiser->power_1));
     const float scale = (float)(1 / (1 - optimiser->power_2));
-    float sum[BLOCK];
+    float sum[BLOCK], values[BLOCK]; /* of its own, so that before == after costs no speed */
 
     assert(count >= 1 && count <= STEP_PARTS && end <= NET_PARAMETERS);
     for (; first < end; first += BLOCK) {
         uint32_t length = end - first < BLOCK ? end - first : BLOCK;
         float *moment_1 = optimiser->moment_1 + first, *moment_2 = optimiser->moment_2 + first;
-        float *values = weights->values + first;
 
         tree_sum(parts, count, first, length, sum);
+        memcpy(values, before->values + first, length * sizeof *values);
         for (uint32_t i = 0; i < length; i++) {
             moment_1[i] = keep_1 * moment_1[i] + (1 - keep_1) * sum[i];
             moment_2[i] = keep_2 * moment_2[i] + (1 - keep_2) * sum[i] * sum[i];
             values[i] -= rate * moment_1[i] / (sqrtf(moment_2[i] * scale) + smallest);
         }
+        memcpy(after->values + first, values, length * sizeof *values);
     }
 }
 

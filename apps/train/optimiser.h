@@ -28,9 +28,11 @@ void optimiser_start(struct optimiser *optimiser);
 /** Begins a step at this rate of learning. */
 void optimiser_begin(struct optimiser *optimiser, double rate);
 
-/** Moves the parameters first … end - 1 by the sum of `count` gradients, 1 to STEP_PARTS. */
+/** Moves the parameters first … end - 1 by the sum of `count` gradients, 1 to STEP_PARTS: reads
+ *  `before`, writes `after`, which may be the same. */
 void optimiser_move(struct optimiser *optimiser, const struct gradient *const *parts,
-                    uint32_t count, uint32_t first, uint32_t end, struct weights *weights);
+                    uint32_t count, uint32_t first, uint32_t end, const struct weights *before,
+                    struct weights *after);
 
 /** The loss of all parts, summed in the same tree. */
 double optimiser_loss(const struct gradient *const *parts, uint32_t count);

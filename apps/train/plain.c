@@ -107,7 +107,8 @@ static void train_step(struct hand *hand, uint32_t step, double rate, double *lo
     pass_gate(hand);
     for (uint32_t i = 0; i < STEP_PARTS; i++)
         parts[i] = &shared->parts[i];
-    optimiser_move(&shared->optimiser, parts, STEP_PARTS, first, end, &shared->weights);
+    optimiser_move(&shared->optimiser, parts, STEP_PARTS, first, end, &shared->weights,
+                   &shared->weights);
     *loss += optimiser_loss(parts, STEP_PARTS);
     pass_gate(hand);
 }

@@ -82,7 +82,7 @@ START_TEST(parts_are_summed_in_the_tree_of_their_numbers)
     memset(&moved, 0, sizeof moved);
     optimiser_start(&optimiser);
     optimiser_begin(&optimiser, 0.1);
-    optimiser_move(&optimiser, parts, STEP_PARTS, 0, NET_PARAMETERS, &moved);
+    optimiser_move(&optimiser, parts, STEP_PARTS, 0, NET_PARAMETERS, &moved, &moved);
     ck_assert_float_eq_tol(optimiser.moment_1[1000], 0.4f, 1e-6f); /* (1e8 - 1e8) + (1 + 3) */
     ck_assert_double_eq(optimiser_loss(parts, STEP_PARTS), 4);
     ck_assert_float_eq_tol(moved.values[1000], -0.1f, 1e-4f); /* Adam's first step is the rate */
@@ -107,9 +107,9 @@ START_TEST(moving_in_ranges_gives_the_same_bits)
     for (int step = 0; step < 3; step++) {
         optimiser_begin(&optimiser, 0.01);
         optimiser_begin(&other, 0.01);
-        optimiser_move(&optimiser, parts, 2, 0, NET_PARAMETERS, &whole);
-        optimiser_move(&other, parts, 2, 77777, NET_PARAMETERS, &moved);
-        optimiser_move(&other, parts, 2, 0, 77777, &moved);
+        optimiser_move(&optimiser, parts, 2, 0, NET_PARAMETERS, &whole, &whole);
+        optimiser_move(&other, parts, 2, 77777, NET_PARAMETERS, &moved, &moved);
+        optimiser_move(&other, parts, 2, 0, 77777, &moved, &moved);
     }
     ck_assert_mem_eq(&whole, &moved, sizeof whole);
 }
