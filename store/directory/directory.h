@@ -48,7 +48,7 @@ struct directory_action {
         DIRECTORY_GRANT,     /* tell rank `source`: pin your copy for (reader, transfer), answer the
                                 reader. source == reader: it has a copy already; no pin */
         DIRECTORY_REFUSE,    /* tell `reader` that `transfer` will not be: `code` */
-        DIRECTORY_DROP_COPY, /* tell rank `source` to drop its copy made by `attempt` */
+        DIRECTORY_DROP_COPY, /* tell rank `source` to drop its copy made by `attempt` (0: whichever) */
         DIRECTORY_LOST,      /* no copy is left, and someone holds it: remake it or fail it */
         DIRECTORY_FREE,      /* nobody holds it: the name is free, the owner's own copy too */
     } kind;
@@ -96,7 +96,7 @@ MORAY_MUST_CHECK enum moray_code directory_sealed(struct directory *directory, u
 bool directory_attempt(struct directory *directory, uint64_t object, uint32_t attempt);
 
 /** The object will never be: whoever waits for it is refused with `code`, now and later.
- *  Errors: false if it is not here. */
+ *  Errors: false if it is not here, or has a copy. */
 bool directory_fail(struct directory *directory, uint64_t object, enum moray_code code);
 
 /** A rank wants to read. `transfer` is the reader's own number for it. Causes GRANT, now or when a
@@ -105,12 +105,14 @@ MORAY_MUST_CHECK enum moray_code directory_want(struct directory *directory, uin
                                                 uint32_t reader, uint64_t transfer,
                                                 struct moray_error *error);
 
-/** The reader's word on how a read ended; with DIRECTORY_NO_SOURCE it goes on from another copy.
+/** The reader's word on how a read from `source` ended. With DIRECTORY_NO_SOURCE that copy is taken as
+ *  gone and the read goes on from another; if it does so already, the word is late and changes
+ *  nothing.
  *  Errors: MORAY_STALE if no such read is open (then a kept copy is to be dropped, and DROP_COPY is
  *  caused); MORAY_NO_MEMORY: say it again. */
 MORAY_MUST_CHECK enum moray_code directory_fetched(struct directory *directory, uint64_t object,
                                                    uint32_t reader, uint64_t transfer,
-                                                   enum directory_end end,
+                                                   uint32_t source, enum directory_end end,
                                                    struct moray_error *error);
 
 /** A rank has no copy of the object any more (evicted, or its arena is gone).

@@ -1,0 +1,611 @@
+#include "store/directory/directory.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fifo.h"
+#include "base/holders.h"
+#include "base/index.h"
+
+enum { NOBODY = UINT32_MAX };
+
+struct copy {
+    uint32_t rank;
+    uint32_t read_count; /* reads that were granted from it and have not ended */
+};
+
+struct read {
+    uint64_t transfer;
+    uint32_t reader;
+    uint32_t source; /* NOBODY: waits, or its source is no copy any more */
+    enum { WAITING, GRANT_DUE, GRANTED, HAS_DUE, REFUSE_DUE } state;
+};
+
+struct object {
+    uint64_t id; /* 0 with `used`: a valid name too, so `used` tells */
+    bool used;
+    bool lost_due; /* LOST is to be told */
+    bool freeing;  /* forgotten but for its actions; not in the index */
+    bool dirty;
+    uint32_t attempt;
+    enum moray_code failed; /* MORAY_OK: not */
+    uint64_t bytes;         /* of each copy; meaningful while there is one */
+    struct holders holders;
+    struct copy *copies; /* owned */
+    struct read *reads;  /* owned; in the order of the wants */
+    uint32_t copy_count, copy_capacity, read_count, read_capacity;
+    uint32_t due_at; /* reads before this one have nothing due */
+    uint32_t dirty_next, unused_next;
+};
+
+struct drop { /* a copy of an object that is not here, or not of that attempt */
+    uint64_t object;
+    uint32_t rank, attempt;
+};
+
+struct directory {
+    struct directory_options options;
+    struct object *objects; /* owned */
+    uint32_t capacity, count, unused;
+    uint32_t dirty_first, dirty_last;
+    struct index by_id;
+    struct fifo drops;
+};
+
+static struct object *find(const struct directory *directory, uint64_t id)
+{
+    size_t cursor = 0;
+    uint32_t at;
+
+    while ((at = index_next(&directory->by_id, index_mix(id), &cursor)) != INDEX_NONE)
+        if (directory->objects[at].id == id)
+            return &directory->objects[at];
+    return NULL;
+}
+
+static uint32_t position(const struct directory *directory, const struct object *object)
+{
+    return (uint32_t)(object - directory->objects);
+}
+
+static void touch(struct directory *directory, struct object *object)
+{
+    uint32_t at = position(directory, object);
+
+    if (object->dirty)
+        return;
+    object->dirty = true;
+    object->dirty_next = INDEX_NONE;
+    if (directory->dirty_first == INDEX_NONE)
+        directory->dirty_first = at;
+    else
+        directory->objects[directory->dirty_last].dirty_next = at;
+    directory->dirty_last = at;
+}
+
+/* The array with room for one more element, moved perhaps; NULL: no memory, and nothing changed. */
+static void *grown(void *elements, uint32_t count, uint32_t *capacity, size_t element_bytes)
+{
+    uint32_t room = *capacity ? 2 * *capacity : 2;
+
+    if (count < *capacity)
+        return elements;
+    elements = realloc(elements, room * element_bytes);
+    if (elements)
+        *capacity = room;
+    return elements;
+}
+
+static bool reserve_copy(struct object *object)
+{
+    struct copy *copies =
+        grown(object->copies, object->copy_count, &object->copy_capacity, sizeof(*copies));
+
+    if (copies)
+        object->copies = copies;
+    return copies != NULL;
+}
+
+static struct copy *copy_at(const struct object *object, uint32_t rank)
+{
+    for (uint32_t i = 0; i < object->copy_count; i++)
+        if (object->copies[i].rank == rank)
+            return &object->copies[i];
+    return NULL;
+}
+
+/* Adds a copy, for which there is room, if it is not known yet. */
+static void add_copy(struct object *object, uint32_t rank)
+{
+    if (!copy_at(object, rank))
+        object->copies[object->copy_count++] = (struct copy){.rank = rank};
+    object->lost_due = false;
+}
+
+static void end_read(struct object *object, uint32_t at)
+{
+    struct copy *copy = copy_at(object, object->reads[at].source);
+
+    if (copy && object->reads[at].source != NOBODY) {
+        assert(copy->read_count > 0);
+        copy->read_count--;
+    }
+    object->read_count--;
+    memmove(object->reads + at, object->reads + at + 1,
+            (object->read_count - at) * sizeof(*object->reads));
+    if (object->due_at > at)
+        object->due_at--;
+}
+
+/* The copy with the fewest readers, if it has a turn for one more. */
+static struct copy *best_copy(const struct directory *directory, const struct object *object)
+{
+    struct copy *best = NULL;
+
+    for (uint32_t i = 0; i < object->copy_count; i++)
+        if (!best || object->copies[i].read_count < best->read_count)
+            best = &object->copies[i];
+    return best && best->read_count < directory->options.reads_per_copy_max ? best : NULL;
+}
+
+/* Decides on one read that waits; false: it goes on waiting. */
+static bool decide(const struct directory *directory, struct object *object, struct read *read)
+{
+    struct copy *copy;
+
+    if (copy_at(object, read->reader)) {
+        read->state = HAS_DUE;
+        return true;
+    }
+    if (object->failed != MORAY_OK) {
+        read->state = REFUSE_DUE;
+        return true;
+    }
+    copy = best_copy(directory, object);
+    if (!copy)
+        return false;
+    copy->read_count++;
+    read->source = copy->rank;
+    read->state = GRANT_DUE;
+    return true;
+}
+
+/* The last step of each event: decides on the reads that wait, in their order, and frees the object
+ * if nobody has to do with it any more. */
+static void settle(struct directory *directory, struct object *object)
+{
+    for (uint32_t i = 0; i < object->read_count; i++) {
+        if (object->reads[i].state != WAITING)
+            continue;
+        if (!decide(directory, object, &object->reads[i]))
+            break;
+        if (object->due_at > i)
+            object->due_at = i;
+    }
+    if (object->holders.held == 0 && object->read_count == 0 && !object->freeing) {
+        object->freeing = true;
+        object->lost_due = false;
+        index_remove(&directory->by_id, index_mix(object->id), position(directory, object));
+    }
+    touch(directory, object);
+}
+
+/* A copy is gone. Those that read from it hear so from the source; those not yet granted wait again. */
+static void remove_copy(struct object *object, struct copy *copy, enum directory_end readers)
+{
+    uint32_t rank = copy->rank;
+
+    for (uint32_t i = 0; i < object->read_count; i++) {
+        struct read *read = &object->reads[i];
+        if (read->source != rank)
+            continue;
+        read->source = NOBODY;
+        if (read->state == GRANT_DUE || readers == DIRECTORY_NO_SOURCE)
+            read->state = WAITING;
+    }
+    *copy = object->copies[--object->copy_count];
+    if (object->copy_count == 0 && object->failed == MORAY_OK)
+        object->lost_due = true;
+}
+
+enum moray_code directory_add(struct directory *directory, uint64_t id, uint32_t attempt,
+                              uint64_t epoch, struct moray_error *error)
+{
+    struct holders holders = {0};
+    struct object *object;
+
+    if (find(directory, id))
+        return error_set(error, MORAY_EXISTS, "object %llx of rank %u is in the directory already",
+                         (unsigned long long)id, directory->options.rank);
+    if (directory->count >= directory->options.object_max)
+        return error_set(error, MORAY_BUSY,
+                         "rank %u owns %u objects that others may read (object_max)",
+                         directory->options.rank, directory->count);
+    if (!holders_reserve(&holders) || !index_reserve(&directory->by_id, 1))
+        goto no_memory;
+    if (directory->unused == INDEX_NONE) {
+        uint32_t capacity = directory->capacity;
+        struct object *objects =
+            grown(directory->objects, capacity, &directory->capacity, sizeof(*objects));
+        if (!objects)
+            goto no_memory;
+        directory->objects = objects;
+        for (uint32_t at = directory->capacity; at-- > capacity;) {
+            directory->objects[at] = (struct object){.unused_next = directory->unused};
+            directory->unused = at;
+        }
+    }
+    holders_hear(&holders, directory->options.rank, epoch, true);
+    object = &directory->objects[directory->unused];
+    directory->unused = object->unused_next;
+    *object = (struct object){.id = id, .used = true, .attempt = attempt, .holders = holders};
+    index_add(&directory->by_id, index_mix(id), position(directory, object));
+    directory->count++;
+    return MORAY_OK;
+
+no_memory:
+    holders_clear_all(&holders);
+    return error_set(error, MORAY_NO_MEMORY, "no memory for one more object of rank %u",
+                     directory->options.rank);
+}
+
+/* Tells a rank to drop a copy that is not the object's. The room was reserved. */
+static void drop_stray(struct directory *directory, uint64_t id, uint32_t rank, uint32_t attempt)
+{
+    struct drop drop = {id, rank, attempt};
+
+    fifo_push(&directory->drops, &drop, sizeof(drop));
+}
+
+enum moray_code directory_sealed(struct directory *directory, uint64_t id, uint32_t rank,
+                                 uint32_t attempt, uint64_t bytes, struct moray_error *error)
+{
+    struct object *object = find(directory, id);
+
+    if (!fifo_reserve(&directory->drops, 1, sizeof(struct drop)) ||
+        (object && !reserve_copy(object)))
+        return error_set(error, MORAY_NO_MEMORY, "no memory for a copy at rank %u", rank);
+    if (!object || object->attempt != attempt) {
+        drop_stray(directory, id, rank, attempt);
+        return error_set(error, MORAY_STALE,
+                         "attempt %u of object %llx sealed at rank %u is not wanted (any more)",
+                         attempt, (unsigned long long)id, rank);
+    }
+    if (object->copy_count > 0 && object->bytes != bytes) {
+        drop_stray(directory, id, rank, attempt);
+        return error_set(error, MORAY_INVALID,
+                         "the copy at rank %u has %llu bytes, the object %llu", rank,
+                         (unsigned long long)bytes, (unsigned long long)object->bytes);
+    }
+    object->bytes = bytes;
+    object->failed = MORAY_OK;
+    add_copy(object, rank);
+    settle(directory, object);
+    return MORAY_OK;
+}
+
+bool directory_attempt(struct directory *directory, uint64_t id, uint32_t attempt)
+{
+    struct object *object = find(directory, id);
+
+    if (!object || object->copy_count > 0)
+        return false;
+    object->attempt = attempt;
+    object->failed = MORAY_OK;
+    object->lost_due = false;
+    settle(directory, object);
+    return true;
+}
+
+bool directory_fail(struct directory *directory, uint64_t id, enum moray_code code)
+{
+    struct object *object = find(directory, id);
+
+    assert(code != MORAY_OK);
+    if (!object || object->copy_count > 0)
+        return false;
+    object->failed = code;
+    object->lost_due = false;
+    settle(directory, object);
+    return true;
+}
+
+static uint32_t find_read(const struct object *object, uint32_t reader, uint64_t transfer)
+{
+    for (uint32_t i = 0; i < object->read_count; i++)
+        if (object->reads[i].transfer == transfer && object->reads[i].reader == reader)
+            return i;
+    return NOBODY;
+}
+
+enum moray_code directory_want(struct directory *directory, uint64_t id, uint32_t reader,
+                               uint64_t transfer, struct moray_error *error)
+{
+    struct object *object = find(directory, id);
+    struct read *reads;
+
+    if (!object)
+        return error_set(error, MORAY_STALE, "object %llx of rank %u is free, or never was",
+                         (unsigned long long)id, directory->options.rank);
+    if (find_read(object, reader, transfer) != NOBODY)
+        return error_set(error, MORAY_EXISTS, "transfer %llu of rank %u is open already",
+                         (unsigned long long)transfer, reader);
+    reads = grown(object->reads, object->read_count, &object->read_capacity, sizeof(*reads));
+    if (!reads)
+        return error_set(error, MORAY_NO_MEMORY, "no memory for one more read of an object");
+    object->reads = reads;
+    object->reads[object->read_count++] =
+        (struct read){.transfer = transfer, .reader = reader, .source = NOBODY};
+    settle(directory, object);
+    return MORAY_OK;
+}
+
+enum moray_code directory_fetched(struct directory *directory, uint64_t id, uint32_t reader,
+                                  uint64_t transfer, uint32_t source, enum directory_end end,
+                                  struct moray_error *error)
+{
+    struct object *object = find(directory, id);
+    uint32_t at = object ? find_read(object, reader, transfer) : NOBODY;
+    struct copy *copy;
+
+    if (end == DIRECTORY_KEPT && (!fifo_reserve(&directory->drops, 1, sizeof(struct drop)) ||
+                                  (object && !reserve_copy(object))))
+        return error_set(error, MORAY_NO_MEMORY, "no memory for a copy at rank %u", reader);
+    if (at == NOBODY) {
+        if (end == DIRECTORY_KEPT && !(object && copy_at(object, reader)))
+            drop_stray(directory, id, reader, 0);
+        return error_set(error, MORAY_STALE, "transfer %llu of rank %u is not open",
+                         (unsigned long long)transfer, reader);
+    }
+    if (end == DIRECTORY_NO_SOURCE) {
+        copy = copy_at(object, source);
+        if (object->reads[at].state != GRANTED ||
+            (object->reads[at].source != source && object->reads[at].source != NOBODY))
+            return MORAY_OK; /* it goes on from another already */
+        if (copy)
+            remove_copy(object, copy, DIRECTORY_GAVE_UP);
+        object->reads[at].source = NOBODY;
+        object->reads[at].state = WAITING;
+    } else {
+        end_read(object, at);
+        if (end == DIRECTORY_KEPT)
+            add_copy(object, reader);
+    }
+    settle(directory, object);
+    return MORAY_OK;
+}
+
+bool directory_copy_gone(struct directory *directory, uint64_t id, uint32_t rank)
+{
+    struct object *object = find(directory, id);
+    struct copy *copy = object ? copy_at(object, rank) : NULL;
+
+    if (!copy)
+        return false;
+    remove_copy(object, copy, DIRECTORY_GAVE_UP);
+    settle(directory, object);
+    return true;
+}
+
+enum moray_code directory_hold(struct directory *directory, uint64_t id, uint32_t rank,
+                               uint64_t epoch, bool set, struct moray_error *error)
+{
+    struct object *object = find(directory, id);
+
+    if (!object)
+        return error_set(error, MORAY_STALE, "object %llx of rank %u is free, or never was",
+                         (unsigned long long)id, directory->options.rank);
+    if (!holders_reserve(&object->holders))
+        return error_set(error, MORAY_NO_MEMORY, "no memory for a reference of rank %u", rank);
+    if (holders_hear(&object->holders, rank, epoch, set))
+        settle(directory, object);
+    return MORAY_OK;
+}
+
+static void lose_rank(struct directory *directory, struct object *object, uint32_t rank)
+{
+    struct copy *copy = copy_at(object, rank);
+    bool changed = holders_lose(&object->holders, rank);
+
+    for (uint32_t i = object->read_count; i-- > 0;)
+        if (object->reads[i].reader == rank) {
+            end_read(object, i);
+            changed = true;
+        }
+    if (copy) {
+        remove_copy(object, copy, DIRECTORY_NO_SOURCE);
+        changed = true;
+    }
+    if (changed)
+        settle(directory, object);
+}
+
+void directory_rank_lost(struct directory *directory, uint32_t rank)
+{
+    for (uint32_t at = 0; at < directory->capacity; at++) {
+        struct object *object = &directory->objects[at];
+        if (object->used && !object->freeing)
+            lose_rank(directory, object, rank);
+        else if (object->used && copy_at(object, rank)) /* nobody is left to be told to drop it */
+            *copy_at(object, rank) = object->copies[--object->copy_count];
+    }
+}
+
+static void show(const struct object *object, struct directory_line *out)
+{
+    *out = (struct directory_line){.object = object->id,
+                                   .bytes = object->copy_count ? object->bytes : 0,
+                                   .attempt = object->attempt,
+                                   .copy_count = object->copy_count,
+                                   .holder_count = object->holders.held};
+    for (uint32_t i = 0; i < object->read_count; i++) {
+        if (object->reads[i].state == WAITING)
+            out->waiting_count++;
+        else
+            out->read_count++;
+    }
+}
+
+bool directory_get(const struct directory *directory, uint64_t id, struct directory_line *out)
+{
+    const struct object *object = find(directory, id);
+
+    if (object)
+        show(object, out);
+    return object != NULL;
+}
+
+bool directory_list(const struct directory *directory, uint32_t *cursor, struct directory_line *out)
+{
+    while (*cursor < directory->capacity) {
+        const struct object *object = &directory->objects[(*cursor)++];
+        if (object->used && !object->freeing) {
+            show(object, out);
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t directory_copies(const struct directory *directory, uint64_t id, uint32_t *ranks,
+                        size_t room)
+{
+    const struct object *object = find(directory, id);
+
+    for (size_t i = 0; object && i < object->copy_count && i < room; i++)
+        ranks[i] = object->copies[i].rank;
+    return object ? object->copy_count : 0;
+}
+
+size_t directory_count(const struct directory *directory)
+{
+    return directory->count;
+}
+
+/* Takes the next answer to a read that is due; false: none. */
+static bool take_read(struct object *object, struct directory_action *out)
+{
+    for (; object->due_at < object->read_count; object->due_at++) {
+        struct read *read = &object->reads[object->due_at];
+
+        if (read->state == WAITING || read->state == GRANTED)
+            continue;
+        *out = (struct directory_action){.kind = DIRECTORY_GRANT,
+                                         .object = object->id,
+                                         .transfer = read->transfer,
+                                         .bytes = object->bytes,
+                                         .attempt = object->attempt,
+                                         .source = read->source,
+                                         .reader = read->reader};
+        if (read->state == GRANT_DUE) {
+            read->state = GRANTED;
+            return true;
+        }
+        if (read->state == HAS_DUE) {
+            out->source = read->reader;
+        } else {
+            out->kind = DIRECTORY_REFUSE;
+            out->code = object->failed;
+        }
+        end_read(object, object->due_at);
+        return true;
+    }
+    return false;
+}
+
+/* Takes the next action of an object; false: none. */
+static bool take_due(struct directory *directory, struct object *object,
+                     struct directory_action *out)
+{
+    if (take_read(object, out)) {
+        if (object->read_count == 0)
+            settle(directory, object); /* that may have been the last to do with it */
+        return true;
+    }
+    *out = (struct directory_action){
+        .object = object->id, .attempt = object->attempt, .bytes = object->bytes};
+    if (object->lost_due) {
+        object->lost_due = false;
+        out->kind = DIRECTORY_LOST;
+        return true;
+    }
+    while (object->freeing && object->copy_count > 0) {
+        out->kind = DIRECTORY_DROP_COPY;
+        out->source = object->copies[--object->copy_count].rank;
+        if (out->source != directory->options.rank)
+            return true;
+    }
+    return false;
+}
+
+static void forget(struct directory *directory, struct object *object)
+{
+    holders_clear_all(&object->holders);
+    free(object->copies);
+    free(object->reads);
+    *object = (struct object){.unused_next = directory->unused};
+    directory->unused = position(directory, object);
+    directory->count--;
+}
+
+bool directory_next(struct directory *directory, struct directory_action *out)
+{
+    struct drop drop;
+
+    if (fifo_pop(&directory->drops, &drop, sizeof(drop))) {
+        *out = (struct directory_action){.kind = DIRECTORY_DROP_COPY,
+                                         .object = drop.object,
+                                         .attempt = drop.attempt,
+                                         .source = drop.rank};
+        return true;
+    }
+    while (directory->dirty_first != INDEX_NONE) {
+        struct object *object = &directory->objects[directory->dirty_first];
+        if (take_due(directory, object, out))
+            return true;
+        directory->dirty_first = object->dirty_next;
+        object->dirty = false;
+        if (object->freeing) {
+            *out = (struct directory_action){.kind = DIRECTORY_FREE,
+                                             .object = object->id,
+                                             .attempt = object->attempt,
+                                             .source = directory->options.rank};
+            forget(directory, object);
+            return true;
+        }
+    }
+    return false;
+}
+
+enum moray_code directory_create(const struct directory_options *options, struct directory **out,
+                                 struct moray_error *error)
+{
+    struct directory *directory = *out = calloc(1, sizeof(*directory));
+
+    if (!directory)
+        return error_set(error, MORAY_NO_MEMORY, "no memory for rank %u's object directory",
+                         options->rank);
+    directory->options = *options;
+    if (!options->object_max)
+        directory->options.object_max = 4 * 1000 * 1000;
+    if (!options->reads_per_copy_max)
+        directory->options.reads_per_copy_max = 2;
+    directory->unused = directory->dirty_first = directory->dirty_last = INDEX_NONE;
+    return MORAY_OK;
+}
+
+void directory_destroy(struct directory *directory)
+{
+    if (!directory)
+        return;
+    for (uint32_t at = 0; at < directory->capacity; at++) {
+        holders_clear_all(&directory->objects[at].holders);
+        free(directory->objects[at].copies);
+        free(directory->objects[at].reads);
+    }
+    index_clear(&directory->by_id);
+    fifo_clear(&directory->drops);
+    free(directory->objects);
+    free(directory);
+}
