@@ -22,7 +22,7 @@ static void write_all(int fd, const char *text, size_t length)
 
 static void vsay(int fd, const char *before, const char *after, const char *format, va_list values)
 {
-    char text[1024];
+    char text[4096];
     int used = snprintf(text, sizeof text, "%s", before);
 
     used += vsnprintf(text + used, sizeof text - (size_t)used - 8, format, values);
