@@ -205,6 +205,7 @@ const char *moray_code_meaning(enum moray_code code);
 
 int moray_rank(void);  /* this process's rank, from 0; -1 before init */
 int moray_ranks(void); /* ranks of the job; 0 before init */
+int moray_workers(void); /* worker processes that the nodes of the job offer, all together; 0 before init */
 
 /** The cores (numbers of the operating system) that the calling task was given: at most `room` are
  *  written to `cores`; returns how many there are. 0 if it may use any. */
