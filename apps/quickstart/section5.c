@@ -1,5 +1,7 @@
 /** The program of the design brief, section 5, word for word. Prints 10 2 3. */
 /* clang-format off */
+#include <inttypes.h>
+#include <stdio.h>
 #include <moray.h>
 
 typedef struct { double x, y; } point;
