@@ -29,17 +29,26 @@
 
 enum { AHEAD = 8 }; /* steps submitted before the oldest one's weights are awaited */
 
-typedef struct pixel_sums pixel_sums;
 typedef struct pixel_scale pixel_scale;
-typedef struct score score;
 typedef struct optimiser *optimiser_pointer; /* into the actor's own memory */
 
 typedef struct {
     double loss;      /* summed over the images since the last epoch */
-    uint64_t retries; /* of gradients, since the start */
+    uint64_t retries; /* of gradients since the last epoch */
 } training_news;
 
-/* What a gradient task returns. The attempt is told here and not by the bits of the gradient. */
+/* What tasks return: which attempt it was, for the count of retries, and the bits, which are the
+ * same for each attempt. */
+typedef struct {
+    uint32_t attempt;
+    struct pixel_sums sums;
+} told_sums;
+
+typedef struct {
+    uint32_t attempt;
+    struct score score;
+} told_score;
+
 struct told_gradient {
     uint32_t attempt;
     struct gradient gradient;
@@ -50,18 +59,19 @@ static struct net_scratch scratch;
 
 /* ---- Tasks ------------------------------------------------------------------------------------- */
 
-MORAY_TASK(pixel_sums, measure, (moray_view, raw))
+MORAY_TASK(told_sums, measure, (moray_view, raw))
 {
-    return shard_measure(raw.data);
+    return (told_sums){moray_attempt(), shard_measure(raw.data)};
 }
 
-MORAY_TASK(moray_buffer, normalise, (moray_view, raw), (pixel_scale, scale))
+MORAY_TASK_RESULTS(normalise, ((moray_buffer, shard), (uint32_t, attempt)), (moray_view, raw),
+                   (pixel_scale, scale))
 {
     moray_buffer shard = moray_result(sizeof(struct shard));
 
     if (shard.data)
         shard_normalise(raw.data, &scale, shard.data);
-    return shard;
+    return (normalise_results){shard, moray_attempt()};
 }
 
 MORAY_TASK(moray_buffer, gradient, (moray_view, weights), (moray_view, shard), (uint32_t, place))
@@ -79,12 +89,12 @@ MORAY_TASK(moray_buffer, gradient, (moray_view, weights), (moray_view, shard), (
     return result;
 }
 
-MORAY_TASK(score, evaluate, (moray_view, weights), (moray_view, shard))
+MORAY_TASK(told_score, evaluate, (moray_view, weights), (moray_view, shard))
 {
     const struct shard *images = shard.data;
-    score result = {0};
+    told_score result = {.attempt = moray_attempt()};
 
-    net_score(weights.data, images->images, images->labels, images->rows, &scratch, &result);
+    net_score(weights.data, images->images, images->labels, images->rows, &scratch, &result.score);
     return result;
 }
 
@@ -129,7 +139,7 @@ MORAY_METHOD(training_news, model, tell)
 {
     training_news news = self->news;
 
-    self->news.loss = 0;
+    self->news = (training_news){0};
     return news;
 }
 
@@ -145,6 +155,7 @@ struct training {
     moray_ref weights;      /* of the last step submitted; borrowed from the ring */
     moray_ref ring[AHEAD];  /* weights of the last steps, held; weights n lie at n % AHEAD */
     uint64_t weights_count; /* so many went into the ring */
+    uint64_t retries;       /* attempts of tasks beyond the first, as far as told */
 };
 
 /* Waits until the object is there; tells the story of the task that failed. */
@@ -168,49 +179,51 @@ static moray_ref put_raw(const struct dataset *dataset, const uint32_t *order, u
 }
 
 /* Submits what makes the shards out of `raws`; on the way the pixels are measured. */
-static void submit_shards(struct training *training, const moray_ref *raws, moray_ref *sums)
+static void submit_shards(struct training *training, const moray_ref *raws, const moray_ref *sums,
+                          moray_ref *attempts)
 {
     uint32_t train_shards = training->extent.train_shards;
     struct pixel_sums total = {0};
 
     for (uint32_t i = 0; i < train_shards; i++) {
-        pixel_sums part = moray_take_as(pixel_sums, sums[i]);
-        shard_add(&total, &part);
+        told_sums told = moray_take_as(told_sums, sums[i]);
+        training->retries += told.attempt - 1;
+        shard_add(&total, &told.sums);
     }
     pixel_scale scale = shard_scale(&total);
     for (uint32_t i = 0; i < train_shards + training->extent.test_shards; i++) {
-        training->shards[i] =
+        normalise_refs refs =
             moray_call_with((.attempts = MORAY_ENDLESS), normalise, raws[i], scale);
+        training->shards[i] = refs.shard;
+        attempts[i] = refs.attempt;
         moray_release(raws[i]);
     }
 }
 
-/* From the files to shards under way. The driver cuts, the workers measure what is cut already. */
+/* From the data sets to shards. The driver cuts, the workers measure what is cut already. */
 static int make_shards(struct training *training, const struct dataset *train,
                        const struct dataset *test, const uint32_t *images_order)
 {
     uint32_t train_shards = training->extent.train_shards;
     uint32_t count = train_shards + training->extent.test_shards;
-    moray_ref *raws = calloc(count, sizeof *raws), *sums = calloc(count, sizeof *sums);
+    moray_ref raws[SHARDS_MAX], sums[SHARDS_MAX], attempts[SHARDS_MAX];
 
-    if (!raws || !sums) {
-        free(raws);
-        free(sums);
-        return say_error("no memory for the references of %u shards", count);
-    }
     for (uint32_t i = 0; i < count; i++) {
         raws[i] = i < train_shards ? put_raw(train, images_order, i)
                                    : put_raw(test, NULL, i - train_shards);
         if (i < train_shards)
             sums[i] = moray_call_with((.attempts = MORAY_ENDLESS), measure, raws[i]);
     }
-    submit_shards(training, raws, sums);
-    free(raws);
-    free(sums);
+    submit_shards(training, raws, sums, attempts);
+    for (uint32_t i = 0; i < count; i++) {
+        if (await(training->shards[i]))
+            return -1;
+        training->retries += moray_take_as(uint32_t, attempts[i]) - 1;
+    }
     return 0;
 }
 
-/* Reads the data, makes the shards and waits until the last one is there. */
+/* Reads the data and makes the shards. */
 static int prepare(struct training *training)
 {
     const struct plan *plan = &training->options->plan;
@@ -231,12 +244,8 @@ static int prepare(struct training *training)
         say_error("no memory for the order of the images");
         goto done;
     }
-    if (random_order(plan->seed, RANDOM_IMAGES, 0, images_order, train.rows) ||
-        make_shards(training, &train, &test, images_order))
-        goto done;
-    code = 0;
-    for (uint32_t i = 0; i < count && code == 0; i++)
-        code = await(training->shards[i]);
+    if (random_order(plan->seed, RANDOM_IMAGES, 0, images_order, train.rows) == 0)
+        code = make_shards(training, &train, &test, images_order);
 done:
     dataset_free(&train);
     dataset_free(&test);
@@ -286,8 +295,9 @@ static int score_all(struct training *training, struct score *total)
     if (await(training->weights))
         return -1;
     for (uint32_t i = 0; i < training->extent.test_shards; i++) {
-        score part = moray_take_as(score, refs[i]);
-        net_add_score(total, &part);
+        told_score told = moray_take_as(told_score, refs[i]);
+        training->retries += told.attempt - 1;
+        net_add_score(total, &told.score);
     }
     return 0;
 }
@@ -311,7 +321,7 @@ static int train_epoch(struct training *training, uint32_t epoch, struct report 
     if (score_all(training, &total))
         return -1;
     training_news news = moray_take_as(training_news, moray_call(model_tell, training->model));
-    report->retries = news.retries;
+    report->retries = training->retries += news.retries;
     report_add(report, news.loss, &total);
     return 0;
 }
