@@ -6,7 +6,7 @@
 set -eu
 
 [ $# -gt 0 ] || { echo "usage: purity.sh ARCHIVE..." >&2; exit 2; }
-allowed='^(error_set_at|calloc|malloc|realloc|free|mem(cpy|move|set|cmp|chr)|str(len|nlen|cmp|ncmp)|qsort|abort|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$'
+allowed='^(error_set_at|calloc|malloc|realloc|free|mem(cpy|move|set|cmp|chr)|bcmp|str(len|nlen|cmp|ncmp)|qsort|abort|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$'
 
 symbols=$(nm --format=posix "$@" | awk 'NF >= 2')
 [ -n "$symbols" ] || { echo "no symbols in $*: nothing was checked" >&2; exit 2; }
