@@ -189,10 +189,13 @@ static void describe(const struct row *row, char *out, size_t room)
 static enum moray_code refuse(const struct row *row, const char *value, enum setting_source source,
                               enum number why, struct moray_error *error)
 {
-    static const char *const reasons[] = {"out of range", "not understood", "negative",
-                                          "too large"};
+    static const char *const reasons[] = {[NUMBER_SMALL] = "too small",
+                                          [NUMBER_BAD] = "not understood",
+                                          [NUMBER_NEGATIVE] = "negative",
+                                          [NUMBER_LARGE] = "too large"};
     char allowed[192];
 
+    assert(why != NUMBER_GOOD);
     describe(row, allowed, sizeof(allowed));
     return error_set(error, MORAY_INVALID, "%s=%.64s (%s): %s; allowed: %s", row->name, value,
                      source_names[source], reasons[why], allowed);
