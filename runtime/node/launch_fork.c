@@ -119,13 +119,12 @@ static const char *library_in(uintptr_t pc, uintptr_t sp, char *name, size_t nam
     return name;
 }
 
-/* Whose thread it is. A fresh thread of OpenBLAS polls for some 30 ms before it sleeps, and one that
- * runs shows no place: look again a few times. */
-static const char *library_of_thread(const char *tid, char *name, size_t name_bytes)
+/* Whose thread it is. One that runs shows no place: look again, `looks` times in all. */
+static const char *library_of_thread(const char *tid, int looks, char *name, size_t name_bytes)
 {
     char path[64], text[256];
 
-    for (int look = 0; look < LOOKS_MAX; look++) {
+    while (looks-- > 0) {
         snprintf(path, sizeof(path), "/proc/self/task/%.16s/syscall", tid);
         if (!read_text(path, text, sizeof(text)))
             return NULL;
@@ -137,12 +136,14 @@ static const char *library_of_thread(const char *tid, char *name, size_t name_by
             uintptr_t sp = before ? strtoull(before + 1, NULL, 16) : 0;
             return library_in(pc, sp, name, name_bytes);
         }
-        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+        if (looks)
+            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     }
     return NULL;
 }
 
-/* Threads that OpenBLAS says it has beside the caller; they may be awake when we look. */
+/* Threads that OpenBLAS says it has beside the caller. They poll for some 30 ms after their birth:
+ * we do not wait for that, but believe as many unseen threads to be OpenBLAS's as it says it has. */
 static int openblas_threads(void)
 {
     int (*count)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "openblas_get_num_threads");
@@ -154,7 +155,8 @@ static enum moray_code check_thread(const char *tid, int *unseen, struct moray_e
 {
     char path[64], comm[32] = "?", library[256];
 
-    if (library_of_thread(tid, library, sizeof(library))) {
+    if (library_of_thread(tid, *unseen > 0 ? 1 : LOOKS_MAX, library, sizeof(library))) {
+        *unseen -= !strncmp(library, "libopenblas", strlen("libopenblas"));
         if (IS_ONE_OF(library, fork_safe))
             return MORAY_OK;
     } else {
