@@ -6,8 +6,9 @@
  *       │                                                      doorbell: TCP between agents
  *       ◀──fabric_poll── message · read_done · lost · refused · failed
  *
- * One interface, two tables of functions: ofi.c (libfabric; tcp;ofi_rxm unless told otherwise) and
- * mpi.c (two-sided messages, data by a window over the arena). The simulator is one more table.
+ * One interface, two tables of functions (struct fabric_ops, fabric/inside.h): ofi.c (libfabric;
+ * tcp;ofi_rxm unless told otherwise) and mpi.c (two-sided messages, data by a window over the arena).
+ * The simulator is one more table.
  * Beside either stands the doorbell: TCP connections that prove the job's secret both ways, that wake
  * a rank asleep, carry libfabric's addresses, and end when a process ends, so that a killed rank is
  * noticed within milliseconds. Rank 0 has one to every rank from the start; others come with the
@@ -122,22 +123,6 @@ struct fabric_counts { /* since fabric_open() */
     uint64_t ready_ns; /* how long discovery took; 0 while it is under way */
 };
 
-/** One implementation. `struct fabric` begins with a pointer to it (fabric/inside.h). */
-struct fabric_ops {
-    const char *name; /* "ofi", "mpi" */
-    enum moray_code (*send)(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count);
-    size_t (*poll)(struct fabric *fabric, const struct fabric_handler *handler);
-    enum moray_code (*expose)(struct fabric *fabric, uint64_t offset, uint64_t bytes,
-                              struct fabric_window *window, struct moray_error *error);
-    void (*conceal)(struct fabric *fabric, const struct fabric_window *window);
-    enum moray_code (*read)(struct fabric *fabric, uint32_t rank,
-                            const struct fabric_window *window, uint64_t offset, void *local,
-                            uint64_t bytes, uint64_t cookie);
-    bool (*may_sleep)(struct fabric *fabric);
-    void (*fence)(struct fabric *fabric, uint32_t rank);
-    void (*close)(struct fabric *fabric, bool clean);
-};
-
 /** Sets, where the user has not, the variables that Open MPI and libfabric read once: OMPI_MCA_pml
  *  and osc, FI_PROVIDER, FI_OFI_RXM_*. `provider` as in the options.
  *  Threads: before MPI_Init and before any second thread (setenv). */
@@ -153,9 +138,11 @@ MORAY_MUST_CHECK enum moray_code fabric_open(const struct fabric_options *option
                                              struct fabric **out, struct moray_error *error);
 
 /** Ends it. `clean`: all ranks close now and none is lost; what was sent is flushed and the others
- *  are told "left", within 2 s, and MPI_Finalize may follow. Not clean: nothing is waited for, and
- *  nobody calls MPI_Finalize. NULL is allowed. */
-void fabric_close(struct fabric *fabric, bool clean);
+ *  are told "left", within 2 s; messages that still come are dropped. Not clean: nothing is waited
+ *  for. NULL is allowed.
+ *  Returns whether MPI_Finalize may follow: all ranks were there to the end. If not, nobody calls
+ *  it, for it would hang. */
+bool fabric_close(struct fabric *fabric, bool clean);
 
 /** Queues one message, copied. Order is kept for each pair of ranks.
  *  Errors: MORAY_BUSY (in_flight_bytes_max reached: poll, then try again), MORAY_LOST (the rank is

@@ -7,6 +7,8 @@
 static_assert(sizeof(struct stream_frame) == STREAM_HEAD_BYTES, "the head of a frame");
 static_assert(offsetof(struct stream_frame, sequence) == AUTH_TAG_BYTES, "the tag stands first");
 
+/* A sender keeps to STREAM_AHEAD_MAX; twice that leaves room for frames sent and still on their way. */
+enum { EARLY_MAX = 2 * STREAM_AHEAD_MAX };
 enum { POOL_LARGE_MAX = 64, POOL_SMALL_MAX = 1024 }; /* free slots that are kept */
 
 struct peer {
@@ -14,9 +16,10 @@ struct peer {
     uint64_t out_sequence; /* of the next frame pushed */
     uint64_t in_sequence;  /* of the next frame to deliver: all before it were delivered */
     uint64_t posted, received;
-    size_t in_flight_bytes;           /* payload and heads in the queue and with the carrier */
-    struct stream_slot *first, *last; /* to post; owned */
-    struct stream_slot *early;        /* came too soon; sorted by sequence; owned */
+    size_t in_flight_bytes;              /* payload and heads in the queue and with the carrier */
+    struct stream_slot *first, *last;    /* to post; owned */
+    struct stream_slot *oldest, *newest; /* with the carrier, as posted; borrowed */
+    struct stream_slot *early;           /* came too soon; sorted by sequence; owned */
     uint32_t early_count;
     uint8_t *joining; /* a message of several frames; owned; room for joining_bytes */
     uint32_t joining_bytes, joined_bytes;
@@ -32,6 +35,7 @@ struct stream {
     struct stream_slot *pool[2]; /* small, large; owned */
     size_t pool_count[2];
     uint64_t unsent; /* slots pushed and not yet sent */
+    uint64_t told_messages, told_bytes;
 };
 
 enum moray_code stream_create(const struct stream_options *options, struct stream **out,
@@ -58,6 +62,11 @@ enum moray_code stream_create(const struct stream_options *options, struct strea
     }
     *out = stream;
     return MORAY_OK;
+}
+
+static uint64_t sequence_of(const struct stream_slot *slot)
+{
+    return ((const struct stream_frame *)slot->frame)->sequence;
 }
 
 static void slot_free(struct stream *stream, struct stream_slot *slot)
@@ -214,7 +223,12 @@ size_t stream_waiting(const struct stream *stream, const uint32_t **ranks)
 
 struct stream_slot *stream_first(const struct stream *stream, uint32_t rank)
 {
-    return stream->peers[rank].first;
+    const struct peer *peer = &stream->peers[rank];
+
+    if (peer->first && peer->oldest &&
+        sequence_of(peer->first) - sequence_of(peer->oldest) >= STREAM_AHEAD_MAX)
+        return NULL;
+    return peer->first;
 }
 
 void stream_posted(struct stream *stream, uint32_t rank)
@@ -225,16 +239,27 @@ void stream_posted(struct stream *stream, uint32_t rank)
     peer->posted++;
     peer->first = slot->next;
     slot->next = NULL;
+    slot->before = peer->newest;
+    if (slot->before)
+        slot->before->next = slot;
+    else
+        peer->oldest = slot;
+    peer->newest = slot;
     if (!peer->first)
         waiting_remove(stream, rank);
 }
 
 void stream_sent(struct stream *stream, struct stream_slot *slot)
 {
+    struct peer *peer = &stream->peers[slot->rank];
+
     assert(stream->unsent > 0);
     stream->unsent--;
-    if (!stream->peers[slot->rank].dropped)
-        stream->peers[slot->rank].in_flight_bytes -= slot->bytes;
+    if (!peer->dropped) {
+        peer->in_flight_bytes -= slot->bytes;
+        *(slot->before ? &slot->before->next : &peer->oldest) = slot->next;
+        *(slot->next ? &slot->next->before : &peer->newest) = slot->before;
+    }
     slot_give(stream, slot);
 }
 
@@ -262,14 +287,23 @@ static enum moray_code frame_check(const struct stream *stream, const struct str
     return MORAY_OK;
 }
 
+static void tell(struct stream *stream, const struct fabric_handler *handler, uint32_t rank,
+                 const void *bytes, size_t count)
+{
+    stream->told_messages++;
+    stream->told_bytes += count;
+    handler->message(handler->context, rank, bytes, count);
+}
+
 /* Takes the next frame in order: joins it to its message and tells the message once it is whole. */
-static enum moray_code frame_deliver(struct peer *peer, const struct stream_frame *frame,
+static enum moray_code frame_deliver(struct stream *stream, struct peer *peer,
+                                     const struct stream_frame *frame,
                                      const struct fabric_handler *handler,
                                      struct moray_error *error)
 {
     peer->in_sequence++;
     if (frame->bytes == frame->total) {
-        handler->message(handler->context, frame->from, frame->data, frame->bytes);
+        tell(stream, handler, frame->from, frame->data, frame->bytes);
         return MORAY_OK;
     }
     if (frame->offset != peer->joined_bytes)
@@ -291,7 +325,7 @@ static enum moray_code frame_deliver(struct peer *peer, const struct stream_fram
     peer->joined_bytes += frame->bytes;
     if (peer->joined_bytes == frame->total) {
         peer->joined_bytes = 0;
-        handler->message(handler->context, frame->from, peer->joining, frame->total);
+        tell(stream, handler, frame->from, peer->joining, frame->total);
     }
     return MORAY_OK;
 }
@@ -303,14 +337,14 @@ static enum moray_code frame_keep(struct stream *stream, struct peer *peer,
 {
     struct stream_slot **place = &peer->early, *slot;
 
-    while (*place && ((struct stream_frame *)(*place)->frame)->sequence < frame->sequence)
+    while (*place && sequence_of(*place) < frame->sequence)
         place = &(*place)->next;
-    if (*place && ((struct stream_frame *)(*place)->frame)->sequence == frame->sequence)
+    if (*place && sequence_of(*place) == frame->sequence)
         return error_set(error, MORAY_PROTOCOL, "a frame of rank %u was dropped: it came twice",
                          frame->from);
-    if (peer->early_count == STREAM_EARLY_MAX)
+    if (peer->early_count == EARLY_MAX)
         return error_set(error, MORAY_NO_MEMORY, "%d frames of rank %u wait for an earlier one",
-                         STREAM_EARLY_MAX, frame->from);
+                         EARLY_MAX, frame->from);
     slot = slot_take(stream, bytes);
     if (!slot)
         return error_set(error, MORAY_NO_MEMORY, "no memory for a frame of rank %u", frame->from);
@@ -336,7 +370,7 @@ static enum moray_code early_deliver(struct stream *stream, struct peer *peer,
             break;
         peer->early = slot->next;
         peer->early_count--;
-        code = frame_deliver(peer, frame, handler, error);
+        code = frame_deliver(stream, peer, frame, handler, error);
         slot_give(stream, slot);
     }
     return code;
@@ -363,7 +397,7 @@ enum moray_code stream_receive(struct stream *stream, const void *bytes, size_t 
         return code;
     }
     peer->received++;
-    code = frame_deliver(peer, frame, handler, error);
+    code = frame_deliver(stream, peer, frame, handler, error);
     return code == MORAY_OK ? early_deliver(stream, peer, handler, error) : code;
 }
 
@@ -378,7 +412,7 @@ void stream_drop(struct stream *stream, uint32_t rank)
     slots_give(stream, peer->first);
     slots_give(stream, peer->early);
     free(peer->joining);
-    peer->first = peer->last = peer->early = NULL;
+    peer->first = peer->last = peer->early = peer->oldest = peer->newest = NULL;
     peer->joining = NULL;
     peer->early_count = peer->joining_bytes = peer->joined_bytes = 0;
     peer->in_flight_bytes = 0;
@@ -398,6 +432,12 @@ uint64_t stream_posted_count(const struct stream *stream, uint32_t rank)
 uint64_t stream_received_count(const struct stream *stream, uint32_t rank)
 {
     return stream->peers[rank].received;
+}
+
+void stream_told(const struct stream *stream, uint64_t *messages, uint64_t *bytes)
+{
+    *messages = stream->told_messages;
+    *bytes = stream->told_bytes;
 }
 
 uint64_t stream_unsent(const struct stream *stream)

@@ -10,7 +10,8 @@
  * a replay and refused; one ahead of it (a carrier fetches long frames while short ones pass) waits
  * until those before it are there.
  * Bounds: in_flight_bytes_max pushed and not sent, a peer (one message always passes an empty peer);
- * STREAM_EARLY_MAX frames kept aside a peer, one message being joined.
+ * no frame is posted that is STREAM_AHEAD_MAX or more ahead of one not yet sent, so a receiver never
+ * keeps as many aside; one message being joined a peer.
  * Cost of a frame of 64 KiB: one copy and one tag a side, about 60 us; of 128 bytes 0.2 us. Slots go
  * back to a pool and are used again.
  * Threads: one caller at a time.
@@ -31,7 +32,7 @@ enum {
     STREAM_HEAD_BYTES = 40,
     STREAM_FRAME_MAX = STREAM_PAYLOAD_MAX + STREAM_HEAD_BYTES,
     STREAM_SMALL_MAX = 2048, /* frames up to here live in small slots */
-    STREAM_EARLY_MAX = 1024,
+    STREAM_AHEAD_MAX = 512,
 };
 
 /** On the wire, all in the byte order of the machine: a job runs on one kind of machine. */
@@ -47,12 +48,12 @@ struct stream_frame {
 
 /** A frame on its way. Owner: its peer's queue, from `stream_posted` to `stream_sent` the carrier. */
 struct stream_slot {
-    struct stream_slot *next;
-    uint64_t context[8]; /* the carrier's, while it has the slot (fi_context2) */
-    uint64_t kind;       /* the carrier's, behind its context */
-    void *descriptor;    /* the carrier's, for as long as the slot's memory lives */
-    uint32_t rank;       /* where it goes */
-    uint32_t bytes;      /* the frame's */
+    struct stream_slot *next, *before; /* in its list; `before` while the carrier has it */
+    uint64_t context[8];               /* the carrier's, while it has the slot (fi_context2) */
+    uint64_t kind;                     /* the carrier's, behind its context */
+    void *descriptor;                  /* the carrier's, for as long as the slot's memory lives */
+    uint32_t rank;                     /* where it goes */
+    uint32_t bytes;                    /* the frame's */
     bool large;
     _Alignas(16) uint8_t frame[];
 };
@@ -85,7 +86,8 @@ MORAY_MUST_CHECK enum moray_code stream_push(struct stream *stream, uint32_t ran
 /** The ranks that have frames to post, in any order; borrowed until the next call of this module. */
 size_t stream_waiting(const struct stream *stream, const uint32_t **ranks);
 
-/** The first frame to post to `rank`, or NULL. It stays first until stream_posted(). */
+/** The first frame to post to `rank`, or NULL: there is none, or an older one must be sent first. It
+ *  stays first until stream_posted(). */
 struct stream_slot *stream_first(const struct stream *stream, uint32_t rank);
 
 /** The carrier took the first frame of `rank`: the slot is the carrier's until stream_sent(). */
@@ -109,6 +111,9 @@ void stream_drop(struct stream *stream, uint32_t rank);
 size_t stream_in_flight(const struct stream *stream, uint32_t rank);
 uint64_t stream_posted_count(const struct stream *stream, uint32_t rank);
 uint64_t stream_received_count(const struct stream *stream, uint32_t rank);
+
+/** Messages told so far, and their bytes. */
+void stream_told(const struct stream *stream, uint64_t *messages, uint64_t *bytes);
 
 /** Pushed and not yet sent, to all peers together: 0 means that everything is out. */
 uint64_t stream_unsent(const struct stream *stream);

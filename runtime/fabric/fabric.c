@@ -1,0 +1,651 @@
+#include "fabric/fabric.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fabric/inside.h"
+
+enum { REFUSED_TOLD_MAX = 8 }; /* stories a fabric tells; the rest is only counted */
+static const uint64_t doorbell_every_ns = 20000;
+static const uint64_t reading_trust_ns = 1000000000; /* a reader says READING again within it */
+static const uint64_t rescue_ns = 900000000;
+static const uint64_t leave_limit_ns = 2000000000;
+
+uint64_t fabric_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void fabric_environment(const char *provider)
+{
+    static const char *const pairs[][2] = {
+        /* Without it Init looks for a pml for 200 ms. */
+        {"OMPI_MCA_pml", "ob1"},
+        /* The one that works over tcp and between hosts at FUNNELED. */
+        {"OMPI_MCA_osc", "pt2pt"},
+        /* 69 MiB an endpoint and 17 MiB a connection by default; so 3 MiB each. */
+        {"FI_OFI_RXM_BUFFER_SIZE", "2048"},
+        /* Frames go whole: fetching them by rendezvous costs three times as much. */
+        {"FI_OFI_RXM_EAGER_LIMIT", "66048"},
+        {"FI_OFI_RXM_RX_SIZE", "256"},
+        {"FI_OFI_RXM_TX_SIZE", "256"},
+        {"FI_OFI_RXM_MSG_RX_SIZE", "32"},
+        {"FI_OFI_RXM_MSG_TX_SIZE", "32"},
+    };
+
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++)
+        setenv(pairs[i][0], pairs[i][1], 0);
+    if (!provider || strncmp(provider, "tcp", 3) == 0)
+        setenv("FI_PROVIDER", "tcp", 0); /* discovery then asks this one alone */
+}
+
+/* ---- Opening ---- */
+
+/* What each rank says at the end of a step; the last ends alike on all. */
+struct vote {
+    uint32_t code;
+    uint32_t zero;
+    union {
+        struct address_list list;
+        struct doorbell_address address;
+    };
+};
+
+static enum moray_code options_check(const struct fabric_options *options,
+                                     struct moray_error *error)
+{
+    if (options->rank_count < 2 || options->rank >= options->rank_count)
+        return error_set(error, MORAY_INVALID, "rank %u of %u: a fabric is for 2 ranks and more",
+                         options->rank, options->rank_count);
+    if (options->kind != FABRIC_OFI && options->kind != FABRIC_MPI)
+        return error_set(error, MORAY_INVALID, "no such fabric: %d; there are ofi and mpi",
+                         (int)options->kind);
+    if (options->arena_bytes && !options->arena)
+        return error_set(error, MORAY_INVALID, "an arena of %zu bytes lies nowhere",
+                         options->arena_bytes);
+    return options->kind == FABRIC_OFI ? fabric_provider_check(options, error) : MORAY_OK;
+}
+
+/* Gathers the votes of all; a rank that failed fails all, each with a story of its own. */
+static enum moray_code vote_gather(const struct fabric_options *options, struct vote *mine,
+                                   enum moray_code code, struct vote *all,
+                                   struct moray_error *error)
+{
+    enum moray_code gathered;
+
+    mine->code = code;
+    gathered = options->bootstrap.allgather(options->bootstrap.context, mine, sizeof(*mine), all);
+    if (code != MORAY_OK)
+        return code;
+    if (gathered != MORAY_OK)
+        return error_set(error, gathered, "the launcher's MPI could not exchange addresses");
+    for (uint32_t rank = 0; rank < options->rank_count; rank++)
+        if (all[rank].code != MORAY_OK)
+            return error_set(error, MORAY_FAILED,
+                             "rank %u could not open the fabric (%s); it says why itself", rank,
+                             error_name(all[rank].code));
+    return MORAY_OK;
+}
+
+static enum moray_code secret_share(struct fabric *fabric, const struct fabric_options *options,
+                                    struct moray_error *error)
+{
+    if (options->secret) {
+        memcpy(fabric->secret, options->secret, sizeof(fabric->secret));
+        return MORAY_OK;
+    }
+    if (options->rank == 0)
+        auth_random(fabric->secret, sizeof(fabric->secret));
+    if (options->bootstrap.broadcast(options->bootstrap.context, 0, fabric->secret,
+                                     sizeof(fabric->secret)) != MORAY_OK)
+        return error_set(error, MORAY_SYSTEM, "the launcher's MPI could not hand the secret over");
+    return MORAY_OK;
+}
+
+static void defaults_fill(struct fabric_options *options)
+{
+    options->secret = NULL;
+    options->bootstrap = (struct fabric_bootstrap){0};
+    if (!options->in_flight_bytes_max)
+        options->in_flight_bytes_max = 8 << 20;
+    if (!options->read_piece_bytes)
+        options->read_piece_bytes = 1 << 20;
+    if (!options->read_pieces_max)
+        options->read_pieces_max = 8;
+    if (!options->connect_limit_ms)
+        options->connect_limit_ms = 10000;
+}
+
+/* All that is this rank's own: memory, descriptors, the door it listens at. */
+static enum moray_code parts_make(struct fabric *fabric, struct moray_error *error)
+{
+    const struct fabric_options *options = &fabric->options;
+    struct stream_options stream = {.secret = fabric->secret,
+                                    .rank = options->rank,
+                                    .rank_count = options->rank_count,
+                                    .in_flight_bytes_max = options->in_flight_bytes_max,
+                                    .slot_made = fabric->ops->slot_made,
+                                    .slot_freed = fabric->ops->slot_freed,
+                                    .context = fabric};
+    struct doorbell_options doorbell = {.rank = options->rank,
+                                        .rank_count = options->rank_count,
+                                        .secret = fabric->secret,
+                                        .ip = fabric->ip,
+                                        .connect_limit_ms = options->connect_limit_ms};
+    enum moray_code code;
+
+    fabric->ranks = calloc(options->rank_count, sizeof(*fabric->ranks));
+    fabric->ending = calloc(options->rank_count, sizeof(*fabric->ending));
+    fabric->rang = calloc(options->rank_count, sizeof(*fabric->rang));
+    if (!fabric->ranks || !fabric->ending || !fabric->rang)
+        return error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", options->rank_count);
+    fabric->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    fabric->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (fabric->epoll_fd < 0 || fabric->timer_fd < 0)
+        return error_set(error, MORAY_SYSTEM, "no descriptor for the fabric: %s", strerror(errno));
+    if ((code = stream_create(&stream, &fabric->stream, error)) != MORAY_OK ||
+        (code = reads_create(options->read_pieces_max, options->read_piece_bytes, &fabric->reads,
+                             error)) != MORAY_OK ||
+        (code = doorbell_open(&doorbell, &fabric->doorbell, error)) != MORAY_OK ||
+        (code = fabric_watch(fabric, fabric->timer_fd, error)) != MORAY_OK)
+        return code;
+    return fabric_watch(fabric, doorbell_fd(fabric->doorbell), error);
+}
+
+static void parts_free(struct fabric *fabric)
+{
+    doorbell_close(fabric->doorbell);
+    reads_destroy(fabric->reads);
+    stream_destroy(fabric->stream);
+    if (fabric->timer_fd >= 0)
+        close(fabric->timer_fd);
+    if (fabric->epoll_fd >= 0)
+        close(fabric->epoll_fd);
+    free(fabric->rang);
+    free(fabric->ending);
+    free(fabric->ranks);
+    explicit_bzero(fabric->secret, sizeof(fabric->secret));
+    free(fabric);
+}
+
+/* The steps that all ranks take together, each to its end even where this rank has failed. */
+static enum moray_code open_together(struct fabric *fabric, const struct fabric_options *options,
+                                     struct vote *votes, enum moray_code code,
+                                     struct moray_error *error)
+{
+    struct vote mine = {0};
+    struct doorbell_address *addresses;
+    enum moray_code shared = secret_share(fabric, options, code == MORAY_OK ? error : NULL);
+
+    if (code == MORAY_OK)
+        code = shared;
+    if (code == MORAY_OK)
+        code = address_list(options->interface, options->one_host, &mine.list, error);
+    code = vote_gather(options, &mine, code, votes, error);
+
+    mine = (struct vote){0};
+    if (code == MORAY_OK) {
+        struct address_list *lists = calloc(options->rank_count, sizeof(*lists));
+        for (uint32_t rank = 0; lists && rank < options->rank_count; rank++)
+            lists[rank] = votes[rank].list;
+        fabric->ip = lists ? address_choose(lists, options->rank_count, options->rank) : 0;
+        free(lists);
+        code = parts_make(fabric, error);
+    }
+    if (code == MORAY_OK)
+        mine.address = doorbell_address(fabric->doorbell);
+    code = vote_gather(options, &mine, code, votes, error);
+    if (code != MORAY_OK)
+        return code;
+    addresses = calloc(options->rank_count, sizeof(*addresses));
+    if (!addresses)
+        return error_set(error, MORAY_NO_MEMORY, "no memory for the addresses of the ranks");
+    for (uint32_t rank = 0; rank < options->rank_count; rank++)
+        addresses[rank] = votes[rank].address;
+    doorbell_meet(fabric->doorbell, addresses);
+    free(addresses);
+    return MORAY_OK;
+}
+
+enum moray_code fabric_open(const struct fabric_options *options, struct fabric **out,
+                            struct moray_error *error)
+{
+    const struct fabric_ops *ops = options->kind == FABRIC_MPI ? &fabric_mpi : &fabric_ofi;
+    enum moray_code code = options_check(options, error);
+    struct fabric *fabric = calloc(1, ops->bytes);
+    struct vote *votes = calloc(options->rank_count ? options->rank_count : 1, sizeof(*votes));
+    char ip[INET_ADDRSTRLEN];
+
+    *out = NULL;
+    if (!fabric || !votes || (options->rank_count < 2 && code != MORAY_OK)) {
+        /* Without these nothing can be said to the others; they end when the launcher ends us. */
+        free(fabric);
+        free(votes);
+        return code != MORAY_OK ? code : error_set(error, MORAY_NO_MEMORY, "no memory");
+    }
+    fabric->ops = ops;
+    fabric->epoll_fd = fabric->timer_fd = -1;
+    fabric->options = *options;
+    defaults_fill(&fabric->options);
+    if (code == MORAY_OK)
+        code = auth_start(error);
+    code = open_together(fabric, options, votes, code, error);
+    free(votes);
+    if (code == MORAY_OK) {
+        snprintf(fabric->text, sizeof(fabric->text), "%s on %s", ops->name,
+                 inet_ntop(AF_INET, &fabric->ip, ip, sizeof(ip)));
+        code = ops->open(fabric, error);
+    }
+    if (code != MORAY_OK) {
+        parts_free(fabric);
+        return code;
+    }
+    if (options->rank != 0)
+        doorbell_dial(fabric->doorbell, 0);
+    *out = fabric;
+    return MORAY_OK;
+}
+
+enum moray_code fabric_watch(struct fabric *fabric, int fd, struct moray_error *error)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+    if (epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+        return error_set(error, MORAY_SYSTEM, "a descriptor cannot be watched: %s",
+                         strerror(errno));
+    return MORAY_OK;
+}
+
+/* ---- What the doorbell tells ---- */
+
+void fabric_ending(struct fabric *fabric, uint32_t rank, const char *reason)
+{
+    struct fabric_rank *peer = &fabric->ranks[rank];
+
+    if (peer->state != FABRIC_RANK_ALIVE)
+        return;
+    peer->state = FABRIC_RANK_ENDING;
+    snprintf(peer->reason, sizeof(peer->reason), "%s", reason);
+    fabric->ending[fabric->ending_count++] = rank;
+    fabric->reading_count -= peer->reading;
+    peer->reading = false;
+}
+
+void fabric_refuse(struct fabric *fabric, const struct moray_error *error)
+{
+    fabric->counts.refused++;
+    if (fabric->refused_told < REFUSED_TOLD_MAX) {
+        fabric->refused_told++;
+        fabric->handler->refused(fabric->handler->context, error);
+    }
+}
+
+void fabric_receive(struct fabric *fabric, const void *frame, size_t bytes)
+{
+    struct moray_error error;
+    enum moray_code code = stream_receive(fabric->stream, frame, bytes, fabric->handler, &error);
+
+    if (code == MORAY_PROTOCOL)
+        fabric_refuse(fabric, &error);
+    else if (code == MORAY_NO_MEMORY)
+        fabric_ending(fabric, ((const struct stream_frame *)frame)->from, error.text);
+}
+
+void fabric_ring(struct fabric *fabric, uint32_t rank)
+{
+    struct fabric_rank *peer = &fabric->ranks[rank];
+    enum moray_code code;
+
+    if (peer->believed_awake || peer->state != FABRIC_RANK_ALIVE)
+        return;
+    code = doorbell_tell(fabric->doorbell, rank, DOORBELL_BELL, NULL, 0);
+    peer->believed_awake = code == MORAY_OK;
+    peer->bell_wanted = code == MORAY_UNAVAILABLE;
+    fabric->counts.bells += code == MORAY_OK;
+    if (code == MORAY_UNAVAILABLE)
+        doorbell_dial(fabric->doorbell, rank);
+}
+
+static void on_up(void *context, uint32_t rank)
+{
+    struct fabric *fabric = context;
+    struct fabric_rank *peer = &fabric->ranks[rank];
+
+    if (peer->state != FABRIC_RANK_ALIVE)
+        return;
+    fabric->ops->up(fabric, rank);
+    if (peer->bell_wanted)
+        fabric_ring(fabric, rank);
+}
+
+/* The peer sleeps, and had this many of our frames when it decided to: what came after needs a bell. */
+static void hear_asleep(struct fabric *fabric, uint32_t rank, const void *bytes)
+{
+    uint64_t had;
+
+    memcpy(&had, bytes, sizeof(had));
+    fabric->ranks[rank].believed_awake = false;
+    if (stream_posted_count(fabric->stream, rank) > had)
+        fabric_ring(fabric, rank);
+}
+
+static void hear_bell(struct fabric *fabric, uint32_t rank)
+{
+    if (fabric->ranks[rank].rang || !fabric->ops->needs_bells)
+        return;
+    fabric->ranks[rank].rang = true;
+    fabric->rang[fabric->rang_count++] = rank;
+}
+
+static void hear_reading(struct fabric *fabric, uint32_t rank, bool reading)
+{
+    fabric->reading_count += reading - fabric->ranks[rank].reading;
+    fabric->ranks[rank].reading = reading;
+    fabric->reading_ns = fabric_now_ns();
+}
+
+static void on_record(void *context, uint32_t rank, enum doorbell_word word, const void *bytes,
+                      size_t count)
+{
+    struct fabric *fabric = context;
+    struct moray_error error;
+
+    if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
+        return;
+    if (word == DOORBELL_BELL && count == 0) {
+        hear_bell(fabric, rank);
+    } else if (word == DOORBELL_ASLEEP && count == sizeof(uint64_t)) {
+        hear_asleep(fabric, rank, bytes);
+    } else if ((word == DOORBELL_READING || word == DOORBELL_READ) && count == 0) {
+        hear_reading(fabric, rank, word == DOORBELL_READING);
+    } else if (word == DOORBELL_ADDRESS && count > 0) {
+        fabric->ops->address(fabric, rank, bytes, count);
+    } else if (word == DOORBELL_LEAVING && count == 0) {
+        fabric->ranks[rank].leaving = true;
+        fabric_ending(fabric, rank, "it left");
+    } else if (word != DOORBELL_BEAT) {
+        error_set(&error, MORAY_PROTOCOL, "a record of rank %u was dropped: word %d, %zu bytes",
+                  rank, (int)word, count);
+        fabric_refuse(fabric, &error);
+    }
+}
+
+static void on_end(void *context, uint32_t rank, const char *reason)
+{
+    fabric_ending(context, rank, reason);
+}
+
+static void on_refused(void *context, const struct moray_error *error)
+{
+    fabric_refuse(context, error);
+}
+
+/* ---- Messages and reads ---- */
+
+enum moray_code fabric_send(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count)
+{
+    enum moray_code code;
+
+    if (rank >= fabric->options.rank_count || rank == fabric->options.rank || count == 0 ||
+        count > FABRIC_MESSAGE_BYTES_MAX)
+        return MORAY_INVALID;
+    if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
+        return MORAY_LOST;
+    code = stream_push(fabric->stream, rank, bytes, count);
+    if (code != MORAY_OK)
+        return code;
+    fabric->counts.messages_sent++;
+    fabric->counts.bytes_sent += count;
+    if (!doorbell_up(fabric->doorbell, rank))
+        doorbell_dial(fabric->doorbell, rank);
+    fabric->ops->post(fabric, rank);
+    return MORAY_OK;
+}
+
+enum moray_code fabric_expose(struct fabric *fabric, uint64_t offset, uint64_t bytes,
+                              struct fabric_window *window, struct moray_error *error)
+{
+    *window = (struct fabric_window){0};
+    if (bytes == 0 || offset > fabric->options.arena_bytes ||
+        bytes > fabric->options.arena_bytes - offset)
+        return error_set(error, MORAY_INVALID,
+                         "bytes %" PRIu64 " to %" PRIu64 " lie outside the arena of %zu bytes",
+                         offset, offset + bytes, fabric->options.arena_bytes);
+    return fabric->ops->expose(fabric, offset, bytes, window, error);
+}
+
+void fabric_conceal(struct fabric *fabric, const struct fabric_window *window)
+{
+    fabric->ops->conceal(fabric, window);
+}
+
+enum moray_code fabric_read(struct fabric *fabric, uint32_t rank,
+                            const struct fabric_window *window, uint64_t offset, void *local,
+                            uint64_t bytes, uint64_t cookie)
+{
+    enum moray_code code;
+
+    if (rank >= fabric->options.rank_count || rank == fabric->options.rank || bytes == 0 ||
+        offset > window->bytes || bytes > window->bytes - offset || !local)
+        return MORAY_INVALID;
+    if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
+        return MORAY_LOST;
+    code = reads_add(fabric->reads, rank, window, offset, local, bytes, cookie);
+    if (code != MORAY_OK)
+        return code;
+    fabric->counts.reads++;
+    fabric->counts.read_bytes += bytes;
+    if (!doorbell_up(fabric->doorbell, rank))
+        doorbell_dial(fabric->doorbell, rank);
+    fabric->ops->post(fabric, UINT32_MAX);
+    return MORAY_OK;
+}
+
+/* ---- Polling and losses ---- */
+
+/* Takes the rank out of everything, then tells. What it sent before its end is delivered first. */
+static void rank_lose(struct fabric *fabric, uint32_t rank)
+{
+    const struct fabric_handler *handler = fabric->handler;
+    struct fabric_rank *peer = &fabric->ranks[rank];
+
+    for (int round = 0; round < 64 && fabric->ops->poll(fabric) > 0; round++)
+        ;
+    peer->state = FABRIC_RANK_LOST;
+    fabric->counts.lost += !peer->leaving;
+    fabric->ops->fence(fabric, rank);
+    stream_drop(fabric->stream, rank);
+    if (!peer->leaving) /* else it waits for our own LEAVING, in leave() */
+        doorbell_drop(fabric->doorbell, rank);
+    reads_lose(fabric->reads, rank, fabric_now_ns());
+    reads_tell(fabric->reads, handler, fabric_now_ns());
+    handler->lost(handler->context, rank, peer->leaving, peer->reason);
+}
+
+/* What ended the sleep? Returns whether some descriptor did. */
+static bool woken(struct fabric *fabric)
+{
+    struct epoll_event events[8];
+    int count = epoll_wait(fabric->epoll_fd, events, 8, 0);
+    uint64_t ticks;
+
+    for (int i = 0; i < count; i++)
+        if (events[i].data.fd == fabric->timer_fd && read(fabric->timer_fd, &ticks, 8) < 0)
+            continue;
+    return count > 0;
+}
+
+size_t fabric_poll(struct fabric *fabric, const struct fabric_handler *handler)
+{
+    struct doorbell_handler doorbell = {fabric, on_up, on_record, on_end, on_refused};
+    uint64_t now = fabric_now_ns();
+    uint64_t asleep_ns = fabric->asleep_ns;
+    bool rung = !asleep_ns || woken(fabric);
+    size_t work = 0;
+
+    fabric->handler = handler;
+    fabric->asleep_ns = 0;
+    if (asleep_ns || now - fabric->doorbell_ns >= doorbell_every_ns) {
+        work += doorbell_poll(fabric->doorbell, &doorbell);
+        fabric->doorbell_ns = now;
+    }
+    size_t carried = fabric->ops->poll(fabric);
+    if (!rung && carried && now - asleep_ns >= rescue_ns)
+        fabric->counts.rescues++;
+    work += carried + reads_tell(fabric->reads, handler, now);
+    for (uint32_t i = 0; i < fabric->ending_count; i++, work++)
+        rank_lose(fabric, fabric->ending[i]);
+    fabric->ending_count = 0;
+    fabric->handler = NULL;
+    return work;
+}
+
+void fabric_fence(struct fabric *fabric, uint32_t rank, const char *reason)
+{
+    if (rank < fabric->options.rank_count && rank != fabric->options.rank)
+        fabric_ending(fabric, rank, reason);
+}
+
+/* ---- Sleep ---- */
+
+void fabric_nap(struct fabric *fabric, uint64_t ns)
+{
+    struct itimerspec once = {
+        .it_value = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)}};
+
+    timerfd_settime(fabric->timer_fd, 0, &once, NULL);
+}
+
+/* Tells those that believe us awake. False: one cannot be told now. */
+static bool asleep_tell(struct fabric *fabric)
+{
+    while (fabric->rang_count) {
+        uint32_t rank = fabric->rang[fabric->rang_count - 1];
+        uint64_t had = stream_received_count(fabric->stream, rank);
+        if (fabric->ranks[rank].state == FABRIC_RANK_ALIVE &&
+            doorbell_tell(fabric->doorbell, rank, DOORBELL_ASLEEP, &had, sizeof(had)) == MORAY_BUSY)
+            return false;
+        fabric->ranks[rank].rang = false;
+        fabric->rang_count--;
+    }
+    return true;
+}
+
+bool fabric_may_sleep(struct fabric *fabric)
+{
+    if (fabric->ending_count)
+        return false;
+    if (fabric->ops->needs_bells && fabric->reading_count) {
+        /* A reader that says nothing for long has stopped; look after it now and then. */
+        if (fabric_now_ns() - fabric->reading_ns < reading_trust_ns)
+            return false;
+        fabric_nap(fabric, 1000000);
+    }
+    if (!fabric->ops->may_sleep(fabric) || !asleep_tell(fabric))
+        return false;
+    fabric->asleep_ns = fabric_now_ns();
+    return true;
+}
+
+int fabric_fd(const struct fabric *fabric)
+{
+    return fabric->epoll_fd;
+}
+
+void fabric_wake(struct fabric *fabric, uint32_t rank)
+{
+    if (rank >= fabric->options.rank_count || rank == fabric->options.rank)
+        return;
+    fabric->ranks[rank].believed_awake = false;
+    fabric_ring(fabric, rank);
+}
+
+/* ---- The end ---- */
+
+static void ignore_message(void *context, uint32_t rank, const void *bytes, size_t count)
+{
+    (void)context, (void)rank, (void)bytes, (void)count;
+}
+
+static void ignore_read(void *context, uint64_t cookie, enum moray_code code, bool posted)
+{
+    (void)context, (void)cookie, (void)code, (void)posted;
+}
+
+static void ignore_error(void *context, const struct moray_error *error)
+{
+    (void)context, (void)error;
+}
+
+static void count_lost(void *context, uint32_t rank, bool left, const char *reason)
+{
+    (void)rank, (void)reason;
+    *(bool *)context &= left;
+}
+
+/* Polls until nothing is unsent, then until all that are connected have left. */
+static bool leave(struct fabric *fabric)
+{
+    bool clean = fabric->counts.lost == 0, said = false;
+    struct fabric_handler handler = {&clean,     ignore_message, ignore_read,
+                                     count_lost, ignore_error,   ignore_error};
+    uint64_t end_ns = fabric_now_ns() + leave_limit_ns;
+
+    while (clean && fabric_now_ns() < end_ns) {
+        uint32_t waiting = 0;
+        fabric_poll(fabric, &handler);
+        fabric->ops->post(fabric, UINT32_MAX);
+        if (!said && (stream_unsent(fabric->stream) || !fabric->ops->ready(fabric)))
+            continue;
+        for (uint32_t rank = 0; rank < fabric->options.rank_count; rank++) {
+            if (!doorbell_up(fabric->doorbell, rank))
+                continue;
+            if (!said)
+                doorbell_tell(fabric->doorbell, rank, DOORBELL_LEAVING, NULL, 0);
+            waiting += !fabric->ranks[rank].leaving;
+        }
+        said = true;
+        if (!waiting)
+            return clean;
+        usleep(50);
+    }
+    return false;
+}
+
+bool fabric_close(struct fabric *fabric, bool clean)
+{
+    if (!fabric)
+        return true;
+    clean = clean && leave(fabric);
+    clean = fabric->ops->close(fabric, clean) && clean;
+    parts_free(fabric);
+    return clean;
+}
+
+bool fabric_ready(const struct fabric *fabric)
+{
+    return fabric->ops->ready(fabric);
+}
+
+void fabric_counts(const struct fabric *fabric, struct fabric_counts *counts)
+{
+    *counts = fabric->counts;
+    stream_told(fabric->stream, &counts->messages_received, &counts->bytes_received);
+}
+
+const char *fabric_text(const struct fabric *fabric)
+{
+    return fabric->text;
+}

@@ -1,0 +1,113 @@
+/**
+ * What fabric.c and the implementations (ofi.c, mpi.c) share; nobody else includes it.
+ *
+ * fabric.c owns the ranks' states, the doorbell, the sleep and the telling of losses; an
+ * implementation moves frames (of fabric->stream) and pieces (of fabric->reads). Its struct begins
+ * with a struct fabric.
+ *
+ * Sleep and bells, for a fabric without a descriptor (mpi), exact and not by time:
+ *     sender: `believed_awake` of a peer is set by ringing it, and cleared by its ASLEEP(had). On
+ *         ASLEEP with had < frames posted to it, ring again: those frames were under way.
+ *     sleeper: tells ASLEEP(frames had) to each peer that rang since its last sleep, then sleeps.
+ * So a frame posted while the sender believes too long in a waking peer costs one more bell, and
+ * none is lost. There is one bell a sleep, not one a message.
+ */
+#ifndef MORAY_FABRIC_INSIDE_H
+#define MORAY_FABRIC_INSIDE_H
+
+#include "fabric/address.h"
+#include "fabric/doorbell.h"
+#include "fabric/fabric.h"
+#include "fabric/reads.h"
+#include "fabric/stream.h"
+
+enum fabric_rank_state { FABRIC_RANK_ALIVE, FABRIC_RANK_ENDING, FABRIC_RANK_LOST };
+
+struct fabric_rank {
+    enum fabric_rank_state state; /* ENDING: known here, not yet told */
+    bool leaving;                 /* said LEAVING: its end is clean */
+    bool believed_awake;
+    bool bell_wanted; /* ring it once its connection is up */
+    bool rang;        /* since our last ASLEEP to it: it stands in fabric.rang */
+    bool reading;     /* said READING and not READ */
+    char reason[128];
+};
+
+struct fabric {
+    const struct fabric_ops *ops;
+    struct fabric_options options; /* zeros replaced; secret and bootstrap gone */
+    uint8_t secret[FABRIC_SECRET_BYTES];
+    uint32_t ip; /* this rank's, network order */
+    struct stream *stream;
+    struct reads *reads;
+    struct doorbell *doorbell;
+    struct fabric_rank *ranks;
+    uint32_t *ending, ending_count; /* ranks in state ENDING, in the order they ended */
+    uint32_t *rang, rang_count;     /* ranks with `rang` */
+    uint32_t reading_count;         /* ranks with `reading` */
+    struct fabric_counts counts;
+    int epoll_fd, timer_fd;
+    uint64_t doorbell_ns;                 /* when the doorbell was last looked at */
+    uint64_t asleep_ns;                   /* when fabric_may_sleep() last said yes; 0: awake */
+    uint64_t reading_ns;                  /* when a peer last said READING */
+    uint32_t refused_told;                /* causes told so far */
+    const struct fabric_handler *handler; /* while fabric_poll() runs */
+    char text[160];
+};
+
+/** One implementation. All are set but slot_made and slot_freed, which may be NULL. */
+struct fabric_ops {
+    const char *name; /* "ofi", "mpi" */
+    size_t bytes;     /* of its struct */
+    bool needs_bells; /* no descriptor tells of its messages */
+    /* The fabric is whole but for the carrier; collective where MPI is. */
+    enum moray_code (*open)(struct fabric *fabric, struct moray_error *error);
+    /* Posts what waits, as far as it goes now: frames to `rank` alone, or UINT32_MAX for all, and
+       pieces. */
+    void (*post)(struct fabric *fabric, uint32_t rank);
+    size_t (*poll)(struct fabric *fabric);
+    enum moray_code (*expose)(struct fabric *fabric, uint64_t offset, uint64_t bytes,
+                              struct fabric_window *window, struct moray_error *error);
+    void (*conceal)(struct fabric *fabric, const struct fabric_window *window);
+    bool (*may_sleep)(struct fabric *fabric);
+    bool (*ready)(const struct fabric *fabric);
+    /* A connection of the doorbell came up; the peer's provider has this address. */
+    void (*up)(struct fabric *fabric, uint32_t rank);
+    void (*address)(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count);
+    void (*fence)(struct fabric *fabric, uint32_t rank);
+    /* Undoes open. Returns whether it ended as clean as it was asked to. */
+    bool (*close)(struct fabric *fabric, bool clean);
+    enum moray_code (*slot_made)(void *fabric, struct stream_slot *slot, size_t bytes);
+    void (*slot_freed)(void *fabric, struct stream_slot *slot);
+};
+
+extern const struct fabric_ops fabric_ofi, fabric_mpi;
+
+uint64_t fabric_now_ns(void);
+
+/** Marks a rank as lost, or as left if it said so: fabric_poll() tells it at its end. Once a rank;
+ *  later calls do nothing. */
+void fabric_ending(struct fabric *fabric, uint32_t rank, const char *reason);
+
+/** Rings unless the rank is believed awake; connects first if need be. */
+void fabric_ring(struct fabric *fabric, uint32_t rank);
+
+/** Counts what was refused, and tells the handler while it is news. */
+void fabric_refuse(struct fabric *fabric, const struct moray_error *error);
+
+/** Gives a frame to the stream; a peer whose messages cannot be kept is given up. */
+void fabric_receive(struct fabric *fabric, const void *frame, size_t bytes);
+
+/** Wakes fabric_fd() after `ns`, once: for work that no descriptor tells of. */
+void fabric_nap(struct fabric *fabric, uint64_t ns);
+
+/** Adds a descriptor (EPOLLIN) to those that fabric_fd() stands for. */
+MORAY_MUST_CHECK enum moray_code fabric_watch(struct fabric *fabric, int fd,
+                                              struct moray_error *error);
+
+/** Whether the options name a provider that may be used (ofi_setup.c).
+ *  Errors: MORAY_INVALID: shm, net, udp and their like without `provider_forced`. */
+MORAY_MUST_CHECK enum moray_code fabric_provider_check(const struct fabric_options *options,
+                                                       struct moray_error *error);
+
+#endif
