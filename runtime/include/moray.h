@@ -176,6 +176,7 @@ struct moray_options {
     const char *progress;           /* MORAY_PROGRESS: "auto", "on" or "off" */
     enum moray_switch output_mark;  /* MORAY_OUTPUT_MARK */
     const char *inflight_bytes;     /* MORAY_INFLIGHT_BYTES: "64MiB" */
+    const char *gdb;                /* MORAY_GDB: a function by name */
 };
 
 /* ---- The job ------------------------------------------------------------------------------------- */
@@ -205,7 +206,8 @@ const char *moray_code_meaning(enum moray_code code);
 
 int moray_rank(void);  /* this process's rank, from 0; -1 before init */
 int moray_ranks(void); /* ranks of the job; 0 before init */
-int moray_workers(void); /* worker processes that the nodes of the job offer, all together; 0 before init */
+int moray_workers(
+    void); /* worker processes that the nodes of the job offer, all together; 0 before init */
 
 /** The cores (numbers of the operating system) that the calling task was given: at most `room` are
  *  written to `cores`; returns how many there are. 0 if it may use any. */
@@ -593,50 +595,54 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 #define MORAY_EACH_4(m, c, head, p0, p1, p2) \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))    \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))
-#define MORAY_EACH_5(m, c, head, p0, p1, p2, p3)                                \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
+#define MORAY_EACH_5(m, c, head, p0, p1, p2, p3) \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))        \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))        \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
 #define MORAY_EACH_6(m, c, head, p0, p1, p2, p3, p4)                            \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
-#define MORAY_EACH_7(m, c, head, p0, p1, p2, p3, p4, p5)                            \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))     \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) \
-            MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
+#define MORAY_EACH_7(m, c, head, p0, p1, p2, p3, p4, p5)                        \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
 #define MORAY_EACH_8(m, c, head, p0, p1, p2, p3, p4, p5, p6)                        \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))     \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) \
-            MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
-#define MORAY_EACH_9(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)                        \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))         \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))     \
-            MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) \
-                MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))     \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
+            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
+#define MORAY_EACH_9(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)                    \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))     \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
+            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
 #define MORAY_EACH_10(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8)                   \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))         \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))     \
-            MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) \
-                MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
-#define MORAY_EACH_11(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)                   \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                                   \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))             \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))         \
-            MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))     \
-                MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) \
-                    MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))         \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
+            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
+                MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
+#define MORAY_EACH_11(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)               \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))         \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
+            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
+                MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
 #define MORAY_EACH_12(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10)              \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                                   \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))             \
-        MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))         \
-            MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))     \
-                MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) \
-                    MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                                   \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))             \
+        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))         \
+            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))     \
+                MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) \
+                    MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
 #define MORAY_LIST_1(empty, m, c, head) empty
 #define MORAY_LIST_2(empty, m, c, head, p0) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
 #define MORAY_LIST_3(empty, m, c, head, p0, p1) \
@@ -878,16 +884,15 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 
 #define MORAY_CALL(id, n, with, options, ...) \
     MORAY_CALL_(id, n, MORAY_DEC(n), with, options, MORAY_HEAD(__VA_ARGS__), __VA_ARGS__)
-#define MORAY_CALL_(id, n, takes, with, options, f, ...)                                       \
-    (__extension__({                                                                           \
-        MORAY_CAT4(f, _takes_, takes, _arguments) MORAY_V(made, id, 0);                        \
-        MORAY_CAT(MORAY_PACK_, n)                                                              \
-        (id, __VA_ARGS__)                                                                      \
-            moray_submit_into((moray_ref *)&MORAY_V(made, id, 0),                              \
-                              sizeof(MORAY_V(made, id, 0)) / sizeof(moray_ref),                \
-                              sizeof(MORAY_CAT(f, _is_method)) == 2, &MORAY_CAT(f, _function), \
-                              MORAY_SITE, with options, MORAY_V(packed, id, 0), takes);        \
-        MORAY_V(made, id, 0);                                                                  \
+#define MORAY_CALL_(id, n, takes, with, options, f, ...)                                          \
+    (__extension__({                                                                              \
+        MORAY_CAT4(f, _takes_, takes, _arguments) MORAY_V(made, id, 0);                           \
+        MORAY_CAT(MORAY_PACK_, n)                                                                 \
+        (id, __VA_ARGS__) moray_submit_into(                                                      \
+            (moray_ref *)&MORAY_V(made, id, 0), sizeof(MORAY_V(made, id, 0)) / sizeof(moray_ref), \
+            sizeof(MORAY_CAT(f, _is_method)) == 2, &MORAY_CAT(f, _function), MORAY_SITE,          \
+            with options, MORAY_V(packed, id, 0), takes);                                         \
+        MORAY_V(made, id, 0);                                                                     \
     }))
 
 #define MORAY_NEW(id, n, with, options, ...) \
