@@ -155,7 +155,7 @@ enum moray_code command_make(const struct command_options *options, char *const 
         add_variable(out, keep(out, "MORAY_CHAOS=%s", options->chaos));
     }
     if (options->gdb)
-        add_variable(out, keep(out, "MORAY_GDB=%s", options->gdb));
+        add_variable(out, keep(out, "MORAY_JOB_GDB=%s", options->gdb));
 
     out->launcher = choose(options, environment);
     if (out->launcher == COMMAND_NONE && options->rank_count > 1)

@@ -2,7 +2,7 @@
  * The command moray: runs programs, tells settings, starts the benchmarks.
  *
  *     moray run [options] [--] ./app …     job.h, command.h
- *     moray settings                       one line a setting: name, value, where it comes from
+ *     moray settings [--document]          one line a setting: name, value, where it comes from
  *     moray bench …                        becomes the program bench, which lies beside the command
  *     moray version
  *
@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/settings.h"
 #include "tools/command.h"
 #include "tools/cores.h"
 #include "tools/job.h"
@@ -30,8 +31,7 @@
 
 static const char help[] =
     "Usage: moray run [options] [--] PROGRAM [arguments]   start a program, one or several ranks\n"
-    "       moray settings                                 list the settings and where they come "
-    "from\n"
+    "       moray settings [--document]                    list the settings, or explain them\n"
     "       moray bench [--json FILE] [--rows a,b]         run the benchmarks\n"
     "       moray version\n";
 
@@ -155,6 +155,24 @@ static int run(int argc, char **argv)
     return job_run(&command);
 }
 
+/* A setting that cannot be is told with its name, as a program would be told. */
+static int settings(int argc, char **argv)
+{
+    struct settings all;
+    struct moray_error error;
+
+    if (argc == 2 && !strcmp(argv[1], "--document")) {
+        settings_document(stdout);
+        return 0;
+    }
+    if (argc != 1)
+        return refuse("settings takes no argument but --document, not ", argv[1]);
+    if (settings_load(NULL, environ, &all, &error))
+        return refuse(error.text, "");
+    settings_print(&all, stdout);
+    return 0;
+}
+
 /* The benchmarks lie in the build tree at apps/bench/bench, installed in libexec. */
 static int bench(char **argv)
 {
@@ -182,6 +200,8 @@ int main(int argc, char **argv)
 
     if (!strcmp(word, "run"))
         return run(argc - 1, argv + 1);
+    if (!strcmp(word, "settings"))
+        return settings(argc - 1, argv + 1);
     if (!strcmp(word, "bench"))
         return bench(argv + 1);
     if (!strcmp(word, "version") || !strcmp(word, "--version")) {

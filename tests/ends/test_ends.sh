@@ -33,7 +33,7 @@ sockets() { awk '$NF ~ /^@/ { print $NF }' /proc/net/unix | sort -u; }
 # Live processes of the job. A dead one that nobody has reaped yet is none.
 processes() {
     local process
-    grep -lsF "MORAY_ENDS_TAG=$tag" /proc/[0-9]*/environ | while IFS=/ read -r _ _ process _; do
+    grep -lsF "ENDS_TAG=$tag" /proc/[0-9]*/environ | while IFS=/ read -r _ _ process _; do
         grep -qs '^State:.[ZX]' "/proc/$process/status" || echo "$process"
     done
 }
@@ -98,7 +98,7 @@ ends() {
     sockets > "$work/sockets"
     : > "$work/out"
     # A shell's background jobs ignore SIGINT unless told otherwise.
-    env --default-signal MORAY_ENDS_TAG=$tag "$@" "$program" "$mode" >"$work/out" 2>"$work/err" </dev/null &
+    env --default-signal ENDS_TAG=$tag "$@" "$program" "$mode" >"$work/out" 2>"$work/err" </dev/null &
     job=$!
     if ! wait_for_ready $job && [ "$action" != - ]; then
         wrong="it never became ready;"
