@@ -23,6 +23,7 @@ static void start_launcher(int (*inside)(void))
     launcher = fork();
     if (launcher)
         return;
+    launcher = getpid();
     prctl(PR_SET_NAME, "mpirun");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (inside) {
@@ -191,7 +192,7 @@ static int in_a_rank(void)
         return 1;
     if (strcmp(leftovers.session, "/tmp/ompi.n.0/pid.5") || leftovers.family != 0x7a5b)
         return 2;
-    return leftovers.launcher != getpgid(0) && leftovers.launcher_start ? 0 : 3;
+    return leftovers.launcher == launcher && leftovers.launcher_start ? 0 : 3;
 }
 
 START_TEST(a_rank_knows_its_launcher_behind_a_shell)
