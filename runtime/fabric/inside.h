@@ -50,6 +50,7 @@ struct fabric {
     uint64_t doorbell_ns;                 /* when the doorbell was last looked at */
     uint64_t asleep_ns;                   /* when fabric_may_sleep() last said yes; 0: awake */
     uint64_t reading_ns;                  /* when a peer last said READING */
+    uint64_t suspect_ns;                  /* when frames came and no bell yet; 0: no such */
     uint32_t refused_told;                /* causes told so far */
     const struct fabric_handler *handler; /* while fabric_poll() runs */
     char text[160];
