@@ -251,7 +251,7 @@ static void take_text(struct output *output, struct printer *printer, int stream
 
     while (text < end && (newline = memchr(text, '\n', (size_t)(end - text)))) {
         size_t length = (size_t)(newline - text) + 1;
-        if (source->partial_bytes) {
+        if (source->partial_bytes || length - 1 > output->options.line_bytes_max) {
             keep_partial(output, printer, stream, text, length - 1, now_ns);
             end_partial(output, printer, stream);
         } else {

@@ -257,7 +257,7 @@ static bool is_ours(void *context, pid_t pid)
 
     if (getpgid(pid) == zygote->pid)
         return true;
-    snprintf(text, sizeof(text), "MORAY_ZYGOTE=%d", (int)zygote->pid);
+    snprintf(text, sizeof(text), "MORAY_JOB_ZYGOTE=%d", (int)zygote->pid);
     if (has_mark(pid, text))
         return true;
     snprintf(text, sizeof(text), "/proc/%d/fd/%d", (int)pid, zygote->tether_read);

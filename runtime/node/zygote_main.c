@@ -349,7 +349,7 @@ static void mark(void)
     char text[32];
 
     snprintf(text, sizeof(text), "%d", (int)zygote.pid);
-    setenv("MORAY_ZYGOTE", text, 1);
+    setenv("MORAY_JOB_ZYGOTE", text, 1);
 }
 
 void zygote_main(const struct zygote_birth *birth)
