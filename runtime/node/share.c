@@ -250,6 +250,7 @@ static void settle(struct share *share, struct talk *talk, const struct offer *o
     talk->stage = STAGE_FREE; /* its socket lives on as the link */
     place->is_here = true;
     share->here_count++;
+    *share->last_reason = 0; /* as a rule it was about this one: early tries fail */
 }
 
 static void on_hello(struct share *share, struct talk *talk, const struct hello *hello)
