@@ -2,7 +2,8 @@
 # However a job ends, it ends within 5 s, with a status that is not 0 where it failed, and leaves
 # nothing: no process, memory, file or socket.
 #
-#   test_ends.sh MORAY PROGRAM [FABRIC…]        PROGRAM is tests/ends/ends; fabrics: ofi mpi
+#   test_ends.sh MORAY PROGRAM WAY…      PROGRAM is tests/ends/ends; ways: alone, without a launcher,
+#                                        or three ranks with the fabric ofi or mpi
 #
 # Processes are found by a variable of ours in their environment, which every descendant inherits,
 # processes of users and of Open MPI too. As root the test runs in a network of its own, with a
@@ -20,8 +21,6 @@ fi
 
 moray=$(realpath "$1") program=$(realpath "$2")
 shift 2
-fabrics=("$@")
-[ $# -gt 0 ] || fabrics=(ofi mpi)
 limit_ms=$((5000 * ${TEST_TIMES:-1}))
 
 work=$(mktemp -d)
@@ -172,6 +171,7 @@ several() { # FABRIC
         "${run[@]}"
 }
 
-with_no_launcher
-for fabric in "${fabrics[@]}"; do several "$fabric"; done
+for way; do
+    if [ "$way" = alone ]; then with_no_launcher; else several "$way"; fi
+done
 tap_done
