@@ -487,14 +487,15 @@ void local_lane(struct local *local, const struct local_lane *lane, uint64_t now
     bool hungry, idle;
 
     local->lane = *lane;
-    local->lane_now = lane->worker_count < local->options.worker_count
-                          ? lane->worker_count
-                          : local->options.worker_count;
-    /* It cannot hold more than it was left: a count above is older than what tasks hold now. */
-    if (local->held.core_parts + (uint64_t)local->lane_now * RESOURCES_CORE >
-        local->options.have.core_parts)
-        local->lane_now =
-            (uint32_t)((local->options.have.core_parts - local->held.core_parts) / RESOURCES_CORE);
+    /* It never takes workers by itself, so a larger count is no news. */
+    if (lane->worker_count < local->lane_now)
+        local->lane_now = lane->worker_count;
+    if (local->turn == TURN_LASTS && now_ns >= local->turn_end_ns)
+        local->turn = TURN_OVER;
+    if (local->turn == TURN_BEGINS && local->lane_told == local->lane_target) {
+        local->turn = TURN_LASTS;
+        local->turn_end_ns = now_ns + LOCAL_TURN_NS;
+    }
     dispatch(local);
 
     wait = wait_ns(local, &task_ns);
@@ -553,6 +554,13 @@ bool local_next(struct local *local, struct local_action *out)
 {
     uint32_t at = local->tell.head;
 
+    if (local->lane_told != local->lane_target) {
+        local->lane_told = local->lane_target;
+        local->lane_now = lane_holds(local); /* until it says that it uses fewer */
+        *out =
+            (struct local_action){.kind = LOCAL_LANE_WORKERS, .worker_count = local->lane_target};
+        return true;
+    }
     if (at != INDEX_NONE) {
         struct task *task = &local->tasks[at];
 
@@ -565,13 +573,6 @@ bool local_next(struct local *local, struct local_action *out)
             forget(local, at);
         else
             task->state = RUNNING;
-        return true;
-    }
-    if (local->lane_told != local->lane_target) {
-        local->lane_told = local->lane_target;
-        local->lane_now = lane_holds(local); /* until it says that it uses fewer */
-        *out =
-            (struct local_action){.kind = LOCAL_LANE_WORKERS, .worker_count = local->lane_target};
         return true;
     }
     if (local->report_due) {

@@ -23,6 +23,14 @@ static inline uint32_t law_random(uint64_t *seed, uint32_t limit)
     return (uint32_t)((*seed * 0x2545f4914f6cdd1du) >> 33) % limit;
 }
 
+/** Demands a law in the middle of a long history. ck_assert() writes to a file each time it holds;
+ *  this says something only when it does not, and names the seed that replays the history. */
+#define LAW(condition, seed, event)                                         \
+    do {                                                                    \
+        if (!(condition))                                                   \
+            ck_abort_msg("seed %d, event %d: %s", seed, event, #condition); \
+    } while (0)
+
 /** Runs the suite and frees it. Returns the program's exit status. */
 static inline int law_run(const char *name, TCase *laws)
 {

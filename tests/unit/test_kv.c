@@ -196,12 +196,11 @@ START_TEST(any_history_equals_that_of_an_array)
             break;
         case 2:
             kv_delete(kv, span("s"), span(key), &version);
-            ck_assert_msg((version != 0) == (model[at][0] != 0), "seed %d, event %d", _i, event);
+            LAW((version != 0) == (model[at][0] != 0), _i, event);
             model[at][0] = 0;
             break;
         default:
-            ck_assert_msg(holds("s", key, model[at][0] ? model[at] : NULL), "seed %d, event %d", _i,
-                          event);
+            LAW(holds("s", key, model[at][0] ? model[at] : NULL), _i, event);
         }
         struct kv_entry list[64];
         bool more;
@@ -211,11 +210,10 @@ START_TEST(any_history_equals_that_of_an_array)
             int where = (key[0] - 'a') * 8 + k;
             if (!model[where][0])
                 continue;
-            ck_assert_msg(i < count && ((const char *)list[i].key.data)[1] == 'a' + k,
-                          "seed %d, event %d", _i, event);
+            LAW(i < count && ((const char *)list[i].key.data)[1] == 'a' + k, _i, event);
             i++;
         }
-        ck_assert_msg(i == count && !more, "seed %d, event %d", _i, event);
+        LAW(i == count && !more, _i, event);
     }
 }
 END_TEST

@@ -101,15 +101,13 @@ START_TEST(whatever_happens_a_loss_is_told_once_and_last)
                        : kind < 10 ? liveness_heard(liveness, rank, now_ns, actions)
                                    : liveness_tick(liveness, now_ns, actions);
         for (size_t i = 0; i < count; i++) {
-            ck_assert_msg(!gone[actions[i].rank], "seed %d, event %d", _i, event);
-            ck_assert_msg(told[actions[i].rank] != actions[i].state, "seed %d, event %d", _i,
-                          event);
+            LAW(!gone[actions[i].rank], _i, event);
+            LAW(told[actions[i].rank] != actions[i].state, _i, event);
             told[actions[i].rank] = actions[i].state;
             gone[actions[i].rank] = actions[i].state == LIVENESS_GONE;
         }
         for (uint32_t other = 0; other < RANKS; other++)
-            ck_assert_msg(liveness_state(liveness, other) == told[other], "seed %d, event %d", _i,
-                          event);
+            LAW(liveness_state(liveness, other) == told[other], _i, event);
     }
 }
 END_TEST

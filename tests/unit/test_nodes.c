@@ -127,9 +127,8 @@ START_TEST(any_history_keeps_the_counts)
             sum += nodes_count(nodes, state);
         for (uint32_t other = 1; other < RANKS; other++)
             cores += nodes_get(nodes, other)->state == NODES_ALIVE ? 2 : 0;
-        ck_assert_msg(sum == RANKS, "seed %d, event %d", _i, event);
-        ck_assert_msg(nodes_total(nodes).core_parts == cores * (uint64_t)RESOURCES_CORE,
-                      "seed %d, event %d", _i, event);
+        LAW(sum == RANKS, _i, event);
+        LAW(nodes_total(nodes).core_parts == cores * (uint64_t)RESOURCES_CORE, _i, event);
     }
 }
 END_TEST
