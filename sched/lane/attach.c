@@ -101,8 +101,9 @@ enum moray_code lane_attach(struct lane *lane, void *region, uint16_t slot,
                 lane);
     take_over_holds(lane);
     atomic_store(&lane->self->kind, kind);
+    atomic_store(&lane->self->freed, ~(uint64_t)0);
     lane_settle_freed(lane);
-    pool_collect(&lane->cell_pool);
+    pool_collect(&lane->cell_pool, ~(uint64_t)0);
     lane->head_seen = atomic_load(&lane->self->head);
     return MORAY_OK;
 }
@@ -161,6 +162,29 @@ struct record_call *lane_call(const struct lane *lane, const struct record *reco
     return (struct record_call *)(record_flags(record) & RECORD_LONG
                                       ? at + sizeof(struct record_long)
                                       : at);
+}
+
+bool call_peek(const struct lane *lane, uint32_t index, uint32_t generation,
+               struct record_call *out)
+{
+    const struct record *record = lane_record(lane, index);
+    const struct record_block *block = (const struct record_block *)record->arguments;
+    uint16_t flags = record_flags(record);
+    const char *at = (const char *)record->arguments;
+
+    if (flags & RECORD_BLOCK) {
+        uint64_t from = (uint64_t)block->place * ARENA_PLACE_BYTES;
+        if (from < lane->control->layout.data ||
+            from + sizeof(struct record_long) + sizeof(*out) > lane->control->layout.total_bytes)
+            return false;
+        at = lane->arena.region + from;
+    }
+    if (flags & RECORD_LONG)
+        at += sizeof(struct record_long);
+    memcpy(out, at, sizeof(*out));
+    uint64_t life = record_life(record);
+    return life_generation(life) == generation && life_state(life) >= RECORD_WAITING &&
+           record->kind == RECORD_METHOD;
 }
 
 bool lane_refers(const void *region, uint32_t index, uint32_t place)

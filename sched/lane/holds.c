@@ -125,9 +125,12 @@ void lane_hold(struct lane *lane, uint32_t index)
 void home_tell(struct lane *lane, uint32_t index)
 {
     struct lane_slot *home = &lane->slots[lane_home(lane, index)];
+    uint64_t slab = (uint64_t)1 << index / POOL_SLAB_ITEMS % 64;
 
     pool_mark(&lane->record_pool, index);
-    atomic_store_explicit(&home->freed, 1, memory_order_release);
+    /* Set already: whoever takes it off looks at the slab after that, and sees our mark. */
+    if (!(atomic_load_explicit(&home->freed, memory_order_seq_cst) & slab))
+        atomic_fetch_or_explicit(&home->freed, slab, memory_order_seq_cst);
     if (home == &lane->slots[LANE_AGENT])
         lane_wake(lane, LANE_AGENT);
 }
@@ -155,6 +158,7 @@ static void drop_foreign(struct lane *lane, uint32_t index)
 void lane_drop(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
+    uint64_t life;
     uint32_t count;
 
     if (lane_home(lane, index) != lane->slot) {
@@ -166,10 +170,11 @@ void lane_drop(struct lane *lane, uint32_t index)
     atomic_store_explicit(&record->home_count, count - 1, memory_order_relaxed);
     if (count > 1)
         return;
-    /* Nobody holds it but those whose bits we see: a hold is lent by a holder. If there are some,
-     * or the task has not ended, the fence decides who of us sees the last. */
-    if (atomic_load_explicit(&record->holders, memory_order_relaxed) != 0 ||
-        !life_ended(record_life(record)))
+    /* Nobody holds it but those whose bits we see: a hold is lent by a holder. If there are some, or
+     * the task has not ended or is being told, the fence decides who of us sees the last. */
+    life = record_life(record);
+    if (atomic_load_explicit(&record->holders, memory_order_relaxed) != 0 || !life_ended(life) ||
+        life_telling(life))
         atomic_thread_fence(memory_order_seq_cst);
     if (life_ended(record_life(record)) && record_settle(lane, index))
         pool_give(&lane->record_pool, index);
@@ -194,14 +199,12 @@ static void wake_row(struct lane *lane, uint32_t index)
             lane_wake(lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bits)));
 }
 
-void end_tell(struct lane *lane, uint32_t index)
+void tell_waiters(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint64_t bits = atomic_load_explicit(&record->waiters, memory_order_seq_cst);
     uint32_t generation = life_generation(record_life(record));
 
-    if (atomic_load_explicit(&record->dependents, memory_order_seq_cst))
-        edges_deliver(lane, index);
     if (bits >> LANE_DIRECT_SLOTS)
         wake_row(lane, index);
     bits &= ~((uint64_t)1 << LANE_DIRECT_SLOTS);
@@ -227,60 +230,85 @@ static uint32_t inputs_of(const struct lane *lane, const struct record *record, 
     return count;
 }
 
-void record_release(struct lane *lane, uint32_t index)
+/* Edges that nobody told: their tasks were cancelled, so that the record could be let go before. */
+static bool edges_left(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+
+    if (__builtin_expect(atomic_load_explicit(&record->dependents, memory_order_relaxed) != 0, 0) &&
+        tell_claim(lane, index, life_generation(record_life(record))))
+        tell_edges(lane, index);
+    return atomic_load_explicit(&record->dependents, memory_order_relaxed) != 0;
+}
+
+/* Frees blocks and record, of this slot; nobody holds it. False: it is never to be used again. */
+static bool release(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint16_t flags = record_flags(record);
     uint64_t life = record_life(record);
+    bool retired = life_retired(life);
 
+#if LANE_BREAK == 4
+    atomic_store(&record->life, life_of(RECORD_FREE, lane->slot, 0, life_generation(life) + 1));
+#endif
     if ((flags & RECORD_RESULT_BLOCK) && record->result.block.place)
         arena_free(&lane->arena, record->result.block.place, index);
     if (flags & RECORD_BLOCK)
         arena_free(&lane->arena, ((struct record_block *)record->arguments)->place, index);
     /* The record lets its blocks go last (arena.h), and is then free. */
-    atomic_store_explicit(&record->life,
-                          life_of(RECORD_FREE, lane->slot, 0, life_generation(life) + 1),
-                          memory_order_release);
+    atomic_store_explicit(
+        &record->life,
+        life_of(RECORD_FREE, lane->slot, 0, life_generation(life) + (retired ? 0 : 1)),
+        memory_order_release);
+    return !retired;
 }
 
-/* True: it is free now, and the caller's to give back. Dropping an input may free that one too, and
- * so on down a long chain: hence the list instead of a recursion. */
+/* Sends a record that only the agent can free on its way there. */
+static void free_by_agent(struct lane *lane, uint32_t index, uint32_t generation)
+{
+    if (lane_post(lane, LANE_AGENT, index, generation, CELL_FREE_ME, 0) == MORAY_OK)
+        return;
+    lane_wake(lane, LANE_AGENT); /* its mail has the cells that are missing */
+    home_tell(lane, index);      /* and this slot tries again */
+}
+
+/* True: it is free now, and the caller's to give back. Its inputs are added to `dropped`: to drop one
+ * may free that one too, and so on down a long chain: hence the list instead of a recursion. */
 static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
                        uint32_t *dropped_count)
 {
     struct record *record = lane_record(lane, index);
-    uint64_t life = record_life(record);
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_seq_cst);
     uint16_t flags = record_flags(record);
 
     if (life_state(life) == RECORD_ORPHAN) {
         atomic_store(&record->life, life_of(RECORD_FREE, lane->slot, 0, life_generation(life)));
         return true;
     }
-    if (!life_ended(life) && !(flags & RECORD_PROXY))
-        return false;
     if (life_state(life) < RECORD_MAKING)
         return false;
+    if (!life_ended(life) && !(flags & RECORD_PROXY))
+        return false;
     if (life_ended(life) && (flags & RECORD_HOLDS_INPUTS)) {
-        uint32_t inputs[16], count = inputs_of(lane, record, inputs);
-        atomic_store_explicit(&record->flags, flags & (uint16_t)~RECORD_HOLDS_INPUTS,
-                              memory_order_relaxed);
-        for (uint32_t i = 0; i < count; i++)
-            dropped[(*dropped_count)++] = inputs[i];
+        *dropped_count += inputs_of(lane, record, dropped + *dropped_count);
         flags &= (uint16_t)~RECORD_HOLDS_INPUTS;
+        atomic_store_explicit(&record->flags, flags, memory_order_relaxed);
     }
+    if (life_telling(life))
+        return false; /* who tells looks at the holds when it is done */
     if (flags & (RECORD_PROXY | RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) {
         bool last = flags & RECORD_PROXY
                         ? holders_empty(lane, record)
                         : atomic_load(&record->home_count) == 0 && holders_empty(lane, record);
-        if (last && lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0))
-            lane_wake(lane, LANE_AGENT);
+        if (last)
+            free_by_agent(lane, index, life_generation(life));
         return false;
     }
     if (atomic_load_explicit(&record->home_count, memory_order_relaxed) ||
-        !holders_empty(lane, record))
+        !holders_empty(lane, record) || edges_left(lane, index))
         return false;
-    record_release(lane, index);
-    return true;
+    return release(lane, index);
 }
 
 bool record_settle(void *context, uint32_t index)
@@ -318,6 +346,6 @@ bool record_settle(void *context, uint32_t index)
 
 void lane_settle_freed(struct lane *lane)
 {
-    atomic_exchange_explicit(&lane->self->freed, 0, memory_order_seq_cst);
-    pool_collect(&lane->record_pool);
+    uint64_t which = atomic_exchange_explicit(&lane->self->freed, 0, memory_order_seq_cst);
+    pool_collect(&lane->record_pool, which);
 }

@@ -235,7 +235,6 @@ uint32_t lane_make(struct lane *lane, enum record_kind kind)
     record->attempts_max = 1;
     record->argument_bytes = 0;
     record->reference_mask = 0;
-    atomic_store_explicit(&record->pending, RECORD_PENDING_SUBMIT, memory_order_relaxed);
     record->result_high = 0;
     record->result_low = 0;
     memset(&record->result, 0, sizeof(record->result));
@@ -245,105 +244,92 @@ uint32_t lane_make(struct lane *lane, enum record_kind kind)
 void lane_abandon(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
+    uint64_t life = record_life(record);
 
+    assert(life_state(life) == RECORD_MAKING);
     atomic_store_explicit(&record->home_count, 0, memory_order_relaxed);
-    if (atomic_load(&record->pending) != RECORD_PENDING_SUBMIT) {
-        /* An edge may be on its way here: end it as failed, edges then find another state. */
-        uint64_t life = record_life(record);
-        atomic_store(&record->life, life_of(RECORD_FAILED, lane->slot, 0, life_generation(life)));
-        record_settle(lane, index);
-        return;
-    }
-    record_release(lane, index);
+    /* As failed, so that an edge that is on its way here finds another state. */
+    atomic_store(&record->life, life_of(RECORD_FAILED, lane->slot, 0, life_generation(life)));
+    if (record_settle(lane, index))
+        pool_give(&lane->record_pool, index);
 }
 
 enum moray_code lane_depends(struct lane *lane, uint32_t index, uint32_t input, uint32_t argument)
 {
     struct record *task = lane_record(lane, index), *on = lane_record(lane, input);
-    uint32_t generation = life_generation(record_life(task));
+    uint32_t generation = life_generation(record_life(task)), cell;
+    uint64_t life;
 
+    assert(argument < RECORD_INPUTS_MAX);
     if (life_ended(record_life(on)))
         return MORAY_OK;
-    atomic_fetch_or_explicit(&task->pending, (uint16_t)(1 << argument), memory_order_relaxed);
-    if (!cell_push(lane, &on->dependents, index, generation, CELL_EDGE, argument)) {
-        atomic_fetch_and_explicit(&task->pending, (uint16_t) ~(1 << argument),
-                                  memory_order_relaxed);
+    cell = cell_take(lane);
+    if (cell == POOL_NONE)
         return MORAY_BUSY;
-    }
-    /* seq_cst: either we see the end here, or whoever ends it sees `waited` and our cell. */
-    if (life_ended(atomic_fetch_or_explicit(&on->life, LIFE_WAITED, memory_order_seq_cst)))
-        edges_deliver(lane, input);
+    /* Atomic: edges made before may be delivered meanwhile. */
+    atomic_fetch_or_explicit(&task->life, life_pending_bit(argument), memory_order_relaxed);
+    cell_push(lane, cell, input, index, generation, CELL_EDGE, argument);
+    /* seq_cst: either we see the end here, or whoever ends it sees `waited` and our cell; or somebody
+     * tells just now, and looks for our cell when it is done. */
+    life = atomic_fetch_or_explicit(&on->life, LIFE_WAITED, memory_order_seq_cst);
+    if (life_ended(life) && tell_claim(lane, input, life_generation(life)))
+        tell_edges(lane, input);
     return MORAY_OK;
-}
-
-/* WAITING -> QUEUED, once, by whoever took the last pending bit away. */
-static void make_ready(struct lane *lane, uint32_t index, uint32_t generation)
-{
-    struct record *record = lane_record(lane, index);
-    uint64_t life = atomic_load_explicit(&record->life, memory_order_acquire);
-
-    for (;;) {
-        if (life_state(life) != RECORD_WAITING || life_generation(life) != generation)
-            return;
-        uint64_t next = (life & ~(uint64_t)0xf) | RECORD_QUEUED;
-        if (atomic_compare_exchange_weak_explicit(&record->life, &life, next, memory_order_acq_rel,
-                                                  memory_order_acquire))
-            break;
-    }
-    if (record->kind == RECORD_METHOD && !(record_flags(record) & RECORD_FAR_CALL))
-        lane_wake(lane, (uint16_t)lane_call(lane, record)->actor);
-    else if (record_flags(record) & (RECORD_GENERAL | RECORD_FAR_CALL)) {
-        if (lane_post(lane, LANE_AGENT, index, generation, CELL_CALL, 0) != MORAY_OK)
-            lane_wake(lane, LANE_AGENT);
-    } else
-        lane_push_hint(lane, index);
-}
-
-void pending_clear(struct lane *lane, uint32_t index, uint32_t generation, uint16_t bit)
-{
-    struct record *record = lane_record(lane, index);
-    uint16_t left =
-        atomic_fetch_and_explicit(&record->pending, (uint16_t)~bit, memory_order_acq_rel) &
-        (uint16_t)~bit;
-
-    if (left == 0)
-        make_ready(lane, index, generation);
 }
 
 /* MAKING -> WAITING, or QUEUED where nothing is waited for; returns which. */
 static enum record_state leave_making(struct record *record)
 {
-    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
-    uint16_t pending = atomic_load_explicit(&record->pending, memory_order_relaxed);
-    enum record_state next = pending == RECORD_PENDING_SUBMIT ? RECORD_QUEUED : RECORD_WAITING;
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_acquire), next;
 
     assert(life_state(life) == RECORD_MAKING);
-    /* Nobody else moves a record in MAKING: a store will do. Release: the fields before it. */
-    if (next == RECORD_QUEUED)
-        atomic_store_explicit(&record->pending, 0, memory_order_relaxed);
-    atomic_store_explicit(&record->life,
-                          life_of(next, 0, life_attempt(life), life_generation(life)),
-                          memory_order_release);
-    return next;
+    /* With no input missing nobody else moves a record in MAKING: a store will do. Release: the fields
+     * before it. */
+    if (!(life & LIFE_PENDING)) {
+        atomic_store_explicit(&record->life,
+                              life_of(RECORD_QUEUED, 0, 0, life_generation(life)) |
+                                  (life & LIFE_WAITED),
+                              memory_order_release);
+        return RECORD_QUEUED;
+    }
+    do {
+        bool waits = life & LIFE_PENDING;
+        next = life_of(waits ? RECORD_WAITING : RECORD_QUEUED, 0, 0, life_generation(life)) |
+               (life & (LIFE_PENDING | LIFE_WAITED));
+    } while (!atomic_compare_exchange_weak_explicit(&record->life, &life, next,
+                                                    memory_order_acq_rel, memory_order_acquire));
+    return life_state(next);
 }
 
 enum moray_code lane_submit(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
-    bool to_agent = (record_flags(record) & (RECORD_GENERAL | RECORD_FAR_CALL)) ||
-                    record->kind == RECORD_REQUEST;
-    uint32_t generation = life_generation(record_life(record));
+    uint16_t flags = record_flags(record);
+    bool to_agent = (flags & (RECORD_GENERAL | RECORD_FAR_CALL)) || record->kind == RECORD_REQUEST;
+    uint32_t generation = life_generation(record_life(record)), cell = POOL_NONE;
+    enum record_state state;
 
-    if (!to_agent && __builtin_expect(!queue_has_room(lane), 0))
+    if (to_agent) {
+        cell = cell_take(lane);
+        if (cell == POOL_NONE)
+            return MORAY_BUSY;
+    } else if (__builtin_expect(!queue_has_room(lane), 0))
         return MORAY_BUSY;
-    if (leave_making(record) == RECORD_WAITING) {
-        pending_clear(lane, index, generation, RECORD_PENDING_SUBMIT);
-        if (!(record_flags(record) & RECORD_FAR_CALL))
-            return MORAY_OK;
-    }
+    state = leave_making(record);
     lane_bump(&lane->self->submitted);
-    if (to_agent)
-        return lane_post(lane, LANE_AGENT, index, generation, CELL_CALL, 0);
+    if (to_agent) {
+        /* A call that waits goes to the agent at once, which keeps the order; a task when it is ready,
+         * by ready_tell(). */
+        if (state == RECORD_WAITING && !(flags & RECORD_FAR_CALL)) {
+            pool_give(&lane->cell_pool, cell);
+            return MORAY_OK;
+        }
+        cell_push(lane, cell, LANE_AGENT | LANE_LIST_MAILBOX, index, generation, CELL_CALL, 0);
+        lane_wake(lane, LANE_AGENT);
+        return MORAY_OK;
+    }
+    if (state == RECORD_WAITING)
+        return MORAY_OK;
     queue_push(lane, (uint64_t)generation << 32 | index);
     announce(lane);
     return MORAY_OK;
@@ -351,17 +337,16 @@ enum moray_code lane_submit(struct lane *lane, uint32_t index)
 
 enum moray_code lane_submit_call(struct lane *lane, uint32_t index, uint16_t slot)
 {
-    struct record *record = lane_record(lane, index);
-    uint32_t generation = life_generation(record_life(record));
-    enum moray_code code;
+    uint32_t generation = life_generation(record_life(lane_record(lane, index)));
+    uint32_t cell = cell_take(lane);
 
+    if (cell == POOL_NONE)
+        return MORAY_BUSY;
+    leave_making(lane_record(lane, index));
     lane_bump(&lane->self->submitted);
-    if (leave_making(record) == RECORD_WAITING) {
-        code = lane_post(lane, slot, index, generation, CELL_CALL, 0);
-        pending_clear(lane, index, generation, RECORD_PENDING_SUBMIT);
-        return code;
-    }
-    return lane_post(lane, slot, index, generation, CELL_CALL, 0);
+    cell_push(lane, cell, slot | LANE_LIST_MAILBOX, index, generation, CELL_CALL, 0);
+    lane_wake(lane, slot);
+    return MORAY_OK;
 }
 
 void lane_publish(struct lane *lane, uint32_t index, enum record_state state)
@@ -370,7 +355,6 @@ void lane_publish(struct lane *lane, uint32_t index, enum record_state state)
     uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
 
     assert(life_state(life) == RECORD_MAKING);
-    atomic_store_explicit(&record->pending, 0, memory_order_relaxed);
     atomic_store_explicit(&record->life, life_of(state, lane->slot, 0, life_generation(life)),
                           memory_order_release);
 }
@@ -380,20 +364,28 @@ void lane_publish(struct lane *lane, uint32_t index, enum record_state state)
 void lane_finish(struct lane *lane, uint32_t index, enum record_state state)
 {
     struct record *record = lane_record(lane, index);
-    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
+    uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed), next;
     uint16_t flags = record_flags(record);
 
-    assert(state >= RECORD_DONE);
+    assert(state >= RECORD_DONE && life_state(life) == RECORD_RUNNING);
     /* seq_cst: pairs with a waiter's or submitter's setting of `waited`, and with a home that lets
-     * its last hold go: one of the two sees the other. Release: the result before it. */
-    life = atomic_exchange_explicit(
-        &record->life, life_of(state, lane->slot, life_attempt(life), life_generation(life)),
-        memory_order_seq_cst);
-    assert(life_state(life) == RECORD_RUNNING);
-    if (life & LIFE_WAITED)
-        end_tell(lane, index);
-    if ((flags & RECORD_HOLDS_INPUTS) ||
-        atomic_load_explicit(&record->home_count, memory_order_relaxed) == 0)
+     * its last hold go: one of the two sees the other. Release: the result before it. The right to
+     * tell comes with the end, so that nobody can free the record under us. */
+    do
+        next = life_of(state, lane->slot, life_attempt(life), life_generation(life)) |
+               (life & LIFE_WAITED ? LIFE_WAITED | LIFE_TELLING : 0);
+    while (!atomic_compare_exchange_weak_explicit(&record->life, &life, next, memory_order_seq_cst,
+                                                  memory_order_relaxed));
+    if (next & LIFE_TELLING) {
+#if LANE_BREAK == 5
+        atomic_fetch_and(&record->life, ~(uint64_t)LIFE_TELLING);
+#endif
+        tell_waiters(lane, index);
+        tell_edges(lane, index);
+    }
+    /* The record may be another one by now: then this is one look too many, no more. */
+    if ((flags & (RECORD_HOLDS_INPUTS | RECORD_PROXY)) ||
+        atomic_load_explicit(&record->home_count, memory_order_seq_cst) == 0)
         home_tell(lane, index);
 }
 

@@ -35,6 +35,7 @@ enum {
     LANE_SLOT_WORDS = LANE_SLOTS_MAX / 64,
     LANE_DIRECT_SLOTS = 63, /* slots below have a bit in the record itself */
     LANE_STEAL_MAX = 16,
+    LANE_NODE_BYTES = 512 * 1024, /* of the control block, for the node's own use */
 };
 
 enum lane_cell_kind {
@@ -47,12 +48,14 @@ enum lane_cell_kind {
 
 struct lane_cell {
     _Atomic uint32_t next; /* cell + 1 */
-    _Atomic uint32_t task; /* record + 1; 0: the cell is free; CELL_ORPHAN */
+    _Atomic uint32_t task; /* record + 1; 0: the cell is free; CELL_FREED; CELL_DYING + slot */
     uint32_t generation;
     uint32_t kind_detail; /* kind | detail << 8 */
 };
 
-#define CELL_ORPHAN 0xffffffffu
+#define CELL_FREED 0xfffffffeu /* its owner may collect it */
+#define CELL_DYING 0xfffff000u /* + slot: read by that process, which is about to free it */
+#define LANE_LIST_MAILBOX 0x80000000u
 
 enum lane_slot_kind { LANE_NOBODY, LANE_IS_AGENT, LANE_IS_DRIVER, LANE_IS_WORKER, LANE_IS_ACTOR };
 
@@ -66,18 +69,19 @@ struct lane_slot {
     _Atomic uint32_t asleep;
     /* producers write */
     _Alignas(64) _Atomic uint32_t mailbox; /* cell + 1 */
-    _Atomic uint32_t freed;                /* bits of its records, or inputs held, may be set */
+    _Atomic uint64_t freed; /* bit s: a bit in a slab of its records of number s mod 64 is set */
     /* the owner writes, the agent reads after its death */
     _Alignas(64) _Atomic uint32_t kind; /* enum lane_slot_kind */
     _Atomic uint32_t incarnation;
     _Atomic uint32_t top;       /* record + 1 whose body runs innermost */
-    _Atomic uint32_t push_cell; /* cell + 1 being made and pushed */
-    _Atomic uint32_t chain;     /* cell + 1: a list taken off and not yet walked to its end */
-    _Atomic uint32_t undo_cell; /* cell + 1 being freed, and what it held: */
-    _Atomic uint32_t undo_task, undo_generation, undo_detail;
-    _Atomic uint32_t sequence; /* of its method calls */
-    _Atomic uint32_t parked;   /* gives its core to the driver */
-    _Atomic uint32_t blocked;  /* sleeps in get or wait */
+    _Atomic uint32_t push_cell; /* cell + 1 being made and pushed, */
+    _Atomic uint32_t push_list; /* … on the list of this record, or of slot | LANE_LIST_MAILBOX */
+    _Atomic uint32_t chain; /* cell + 1: a list being taken off, or what is left of it to free */
+    _Atomic uint32_t undo_cell; /* cell + 1 being freed */
+    _Atomic uint32_t taken;     /* how often its mailbox was about to be taken */
+    _Atomic uint32_t sequence;  /* of its method calls */
+    _Atomic uint32_t parked;    /* gives its core to the driver */
+    _Atomic uint32_t blocked;   /* sleeps in get or wait */
     _Atomic int32_t core;
     _Atomic uint32_t pid;
     /* counts, the owner's plain stores */
@@ -99,8 +103,8 @@ struct lane_control {
     /* bits a slot: looks for work, so nobody need be woken for it / sleeps and would take work */
     _Alignas(64) _Atomic uint64_t searching[LANE_SLOT_WORDS];
     _Alignas(64) _Atomic uint64_t idle[LANE_SLOT_WORDS];
-    /* the node's */
-    _Alignas(64) unsigned char node[4096];
+    /* the node's: shared words, and its table of actors */
+    _Alignas(64) unsigned char node[LANE_NODE_BYTES];
 };
 
 /** Wakes the process of `slot`, which may be asleep on its `wake` word (or, the agent, elsewhere). */

@@ -6,6 +6,8 @@
 
 static_assert(sizeof(struct pool_slab) == 128, "the arena's layout counts on it");
 
+enum { COLLECT_SLABS = 16 };
+
 static bool push(uint32_t **items, uint32_t *count, uint32_t *capacity, uint32_t item)
 {
     if (*count == *capacity) {
@@ -60,10 +62,23 @@ static void collect_slab(struct pool *pool, uint32_t slab)
     }
 }
 
-void pool_collect(struct pool *pool)
+void pool_collect(struct pool *pool, uint64_t which)
 {
     for (uint32_t i = 0; i < pool->own_count; i++)
-        collect_slab(pool, pool->own[i]);
+        if (which >> pool->own[i] % 64 & 1)
+            collect_slab(pool, pool->own[i]);
+}
+
+/* A few own slabs in turn: a bounded look, so that a pool that only grows pays little for it. */
+static bool collect_some(struct pool *pool)
+{
+    uint32_t looks = pool->own_count < COLLECT_SLABS ? pool->own_count : COLLECT_SLABS;
+
+    while (looks-- > 0 && pool->free_count == 0) {
+        pool->turn = pool->turn + 1 < pool->own_count ? pool->turn + 1 : 0;
+        collect_slab(pool, pool->own[pool->turn]);
+    }
+    return pool->free_count > 0;
 }
 
 static bool claim(struct pool *pool)
@@ -91,8 +106,8 @@ static bool claim(struct pool *pool)
 uint32_t pool_take(struct pool *pool)
 {
     if (__builtin_expect(pool->free_count == 0, 0)) {
-        if (!claim(pool))
-            pool_collect(pool);
+        if (!collect_some(pool) && !claim(pool))
+            pool_collect(pool, ~(uint64_t)0);
         if (pool->free_count == 0)
             return POOL_NONE;
     }
@@ -110,4 +125,14 @@ void pool_mark(struct pool *pool, uint32_t item)
     atomic_fetch_or_explicit(
         &pool->slabs[item / POOL_SLAB_ITEMS].freed[item % POOL_SLAB_ITEMS / 64],
         (uint64_t)1 << item % 64, memory_order_seq_cst);
+}
+
+void pool_raise(struct pool *pool)
+{
+    for (;;) {
+        uint32_t end = atomic_load(pool->claimed);
+        if (end >= pool->slab_count || !atomic_load(&pool->slabs[end].owner))
+            return;
+        atomic_compare_exchange_strong(pool->claimed, &end, end + 1);
+    }
 }

@@ -39,6 +39,7 @@ struct pool {
     uint32_t free_count, free_capacity;
     uint32_t *own; /* private: slabs of this slot */
     uint32_t own_count, own_capacity;
+    uint32_t turn; /* private: the own slab that is looked at next */
 };
 
 /** Takes the slabs of the slot's earlier processes over. */
@@ -46,7 +47,8 @@ void pool_attach(struct pool *pool, struct pool_slab *slabs, uint32_t slab_count
                  _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle, void *context);
 void pool_detach(struct pool *pool);
 
-/** A free item: from the stack, else collected, else of a new slab. POOL_NONE: no room is left. */
+/** A free item: from the stack, else collected, else of a new slab. POOL_NONE: no room is left.
+ *  Slabs are claimed only after a look at some of the own: else one slot would end up with all. */
 uint32_t pool_take(struct pool *pool);
 
 /** Puts an item of this slot back into the stack. */
@@ -55,8 +57,11 @@ void pool_give(struct pool *pool, uint32_t item);
 /** Tells the item's owner that it may be free. Any slot; idempotent. */
 void pool_mark(struct pool *pool, uint32_t item);
 
-/** Looks at all own items whose bit is set. */
-void pool_collect(struct pool *pool);
+/** Looks at all own items whose bit is set; of the slabs s with bit s mod 64 in `which`. */
+void pool_collect(struct pool *pool, uint64_t which);
+
+/** Repair: a slab that the dead claimed counts, even if it died before it could say so. */
+void pool_raise(struct pool *pool);
 
 static inline uint16_t pool_home(const struct pool *pool, uint32_t item)
 {

@@ -13,6 +13,10 @@
  *     dies in RUNNING    nobody has seen its result: repair queues it again, or fails it
  *     dies elsewhere     the state stands; edges, wake-ups and frees that were under way are done
  *                        again by repair, and doing them twice is harmless (sched/lane/repair.h)
+ * Inputs that are missing are bits of the same word while a task is MAKING or WAITING, so an edge
+ * that comes late, or twice, or to the record's next life, fails its swap; and the swap that takes the
+ * last bit of a WAITING task away makes it QUEUED. While `telling` stands on an ended record, one
+ * process delivers its edges and wakes who waits: nobody else touches its list, nobody frees it.
  * Records are type-stable: a stale index meets a valid record with another generation.
  * The line of `life` is all that an empty task touches; the second line has the arguments.
  */
@@ -56,7 +60,7 @@ enum record_flag {
     RECORD_REFS = 1024,       /* reference_mask is not 0 */
 };
 
-enum { RECORD_NONE = 0xffffffff, RECORD_ARGUMENT_BYTES = 64, RECORD_PENDING_SUBMIT = 1 << 15 };
+enum { RECORD_NONE = 0xffffffff, RECORD_ARGUMENT_BYTES = 64, RECORD_INPUTS_MAX = 15 };
 
 struct record {
     _Atomic uint64_t life;       /* see life_of() */
@@ -71,9 +75,9 @@ struct record {
     uint8_t attempts_max;        /* 0: endless */
     uint16_t argument_bytes;     /* in place */
     uint16_t reference_mask;     /* which arguments are references */
-    _Atomic uint16_t pending;    /* bit an input that is not there; RECORD_PENDING_SUBMIT */
-    uint16_t result_high;        /* bytes of the result, bits 32-47 */
-    uint32_t result_low;         /* bits 0-31 */
+    uint16_t reserved;
+    uint16_t result_high; /* bytes of the result, bits 32-47 */
+    uint32_t result_low;  /* bits 0-31 */
     union {
         uint8_t value[8]; /* a result of up to 8 bytes */
         struct {
@@ -88,8 +92,10 @@ struct record {
 
 static_assert(sizeof(struct record) == 128, "two cache lines");
 
-/* life: state 0-3 · waited 4 · slot 8-19 · attempt 20-31 · generation 32-63 */
-enum { LIFE_WAITED = 1 << 4, LIFE_ATTEMPT_MAX = 0xfff };
+/* life: state 0-3 · waited 4 · slot 8-19 · attempt 20-31 · generation 32-63; of an ended record:
+ * telling 5; in MAKING and WAITING, which are of no attempt yet: missing inputs 5-7 and 20-31 */
+enum { LIFE_WAITED = 1 << 4, LIFE_TELLING = 1 << 5, LIFE_ATTEMPT_MAX = 0xfff };
+static const uint64_t LIFE_PENDING = 0xfff000e0;
 
 static inline uint64_t life_of(enum record_state state, uint32_t slot, uint32_t attempt,
                                uint32_t generation)
@@ -110,7 +116,19 @@ static inline uint32_t life_slot(uint64_t life)
 
 static inline uint32_t life_attempt(uint64_t life)
 {
-    return life >> 20 & 0xfff;
+    return life_state(life) >= RECORD_QUEUED ? life >> 20 & 0xfff : 0;
+}
+
+static inline uint64_t life_pending_bit(uint32_t argument)
+{
+    return (uint64_t)1 << (argument < 3 ? argument + 5 : argument + 17);
+}
+
+/* Whether the task still waits for this argument. */
+static inline bool life_pending(uint64_t life, uint32_t argument)
+{
+    return (life_state(life) == RECORD_MAKING || life_state(life) == RECORD_WAITING) &&
+           (life & life_pending_bit(argument));
 }
 
 static inline uint32_t life_generation(uint64_t life)
@@ -121,6 +139,17 @@ static inline uint32_t life_generation(uint64_t life)
 static inline bool life_ended(uint64_t life)
 {
     return life_state(life) >= RECORD_DONE;
+}
+
+static inline bool life_telling(uint64_t life)
+{
+    return life_ended(life) && (life & LIFE_TELLING);
+}
+
+/* A generation never comes again: the record that had the last one is used no more. */
+static inline bool life_retired(uint64_t life)
+{
+    return life_generation(life) == 0xffffffff;
 }
 
 static inline uint64_t record_life(const struct record *record)

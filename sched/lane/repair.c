@@ -1,7 +1,23 @@
 #include "sched/lane/repair.h"
 
+#include <stdlib.h>
+
 #include "sched/lane/inside.h"
 #include "sched/lane/queue.h"
+
+/* One repair: who is dead, and what is found out about each record (private memory). */
+struct repair {
+    struct lane *lane;
+    const struct repair_calls *calls;
+    uint16_t dead;
+    uint32_t end;    /* records that any slot has claimed */
+    uint32_t *holds; /* a record: pending tasks of the dead, kept alive, that hold it */
+    uint8_t *marks;  /* a record: KEPT, LISTED */
+    uint32_t *path;  /* tasks kept whose inputs are still to be looked at */
+    uint32_t path_count;
+};
+
+enum mark { KEPT = 1, LISTED = 2 };
 
 static uint32_t records_end(const struct lane *lane)
 {
@@ -18,14 +34,19 @@ static void set_life(struct record *record, enum record_state state, uint32_t sl
     while (!atomic_compare_exchange_weak(&record->life, &life, next));
 }
 
+/* What the dead had written of a result no reader has seen; its block is in its own slabs. */
+static void result_forget(struct record *record)
+{
+    atomic_fetch_and(&record->flags, (uint16_t) ~(RECORD_RESULT_BLOCK | RECORD_CONTAINS));
+    record_set_result_bytes(record, 0);
+}
+
 void lane_requeue_dead(struct lane *lane, uint32_t index, uint32_t charge)
 {
     struct record *record = lane_record(lane, index);
     uint32_t attempt = life_attempt(record_life(record)) + charge;
 
-    /* What the dead had written of a result no reader has seen; its block is in its own slabs. */
-    atomic_fetch_and(&record->flags, (uint16_t) ~(RECORD_RESULT_BLOCK | RECORD_CONTAINS));
-    record_set_result_bytes(record, 0);
+    result_forget(record);
     set_life(record, RECORD_QUEUED, 0, attempt > LIFE_ATTEMPT_MAX ? LIFE_ATTEMPT_MAX : attempt);
 }
 
@@ -33,355 +54,426 @@ void lane_adopt_dead(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
 
-    atomic_fetch_and(&record->flags, (uint16_t) ~(RECORD_RESULT_BLOCK | RECORD_CONTAINS));
-    record_set_result_bytes(record, 0);
+    result_forget(record);
     set_life(record, RECORD_RUNNING, lane->slot, life_attempt(record_life(record)));
 }
 
 /* ---- Lists ---- */
 
-/* A list that the dead had taken off: told again as a whole, then freed. It may also be still where
- * it was, if the dead came no further than naming it; then its owner walks it as well. */
-static void finish_chain(struct lane *lane, struct lane_slot *slot, uint16_t dead,
-                         const struct repair_calls *calls)
+/* Is the cell on the list? Only where nobody takes from it meanwhile; pushes do no harm. */
+static bool on_list(const struct lane *lane, uint32_t list, uint32_t cell)
 {
-    uint32_t first = atomic_load(&slot->chain), undo = atomic_load(&slot->undo_cell);
+    uint32_t steps = lane->control->layout.cell_count;
 
-    if (undo) {
-        struct lane_cell *cell = &lane->cells[undo - 1];
-        if (atomic_load(&cell->task) == atomic_load(&slot->undo_task) &&
-            cell->generation == atomic_load(&slot->undo_generation) &&
-            cell->kind_detail == atomic_load(&slot->undo_detail)) {
-            /* It was told before it was to be freed; only the freeing is missing. But where `chain`
-             * still names it, the loop below does both. */
-            if (first != undo) {
-                atomic_store(&cell->task, CELL_FREED);
-                pool_mark(&lane->cell_pool, undo - 1);
-            }
-        } else if (atomic_load(&cell->task) == CELL_FREED) {
-            pool_mark(&lane->cell_pool, undo - 1);
-        }
-        if (first == undo && atomic_load(&cell->task) != atomic_load(&slot->undo_task))
-            first = atomic_load(&cell->next);
-        atomic_store(&slot->chain, first);
-        atomic_store(&slot->undo_cell, 0);
-    }
-    (void)dead;
-    for (uint32_t link = first; link; link = atomic_load(&lane->cells[link - 1].next)) {
-        struct lane_cell *cell = &lane->cells[link - 1];
-        uint32_t task = atomic_load(&cell->task);
-        if (task == 0 || task >= CELL_FREED)
-            continue;
-        if ((cell->kind_detail & 0xff) == CELL_EDGE)
-            edge_deliver(lane, link - 1);
-        else
-            calls->call(calls->context, task - 1);
-    }
-}
-
-/* Whether the list that begins at `list` still is the one the dead had named in `chain`. */
-static bool still_there(const struct lane *lane, uint32_t first, uint32_t chain)
-{
-    for (uint32_t link = first, steps = 0; link && steps < 1u << 24; steps++) {
-        if (link == chain)
+    for (uint32_t link = atomic_load(list_head(lane, list)); link && steps-- > 0;
+         link = atomic_load(&lane->cells[link - 1].next))
+        if (link == cell)
             return true;
-        link = atomic_load(&lane->cells[link - 1].next);
-    }
     return false;
 }
 
-static bool chain_is_listed(const struct lane *lane, uint32_t chain, uint16_t dead)
+static void free_cell(struct lane *lane, uint32_t link)
 {
-    if (still_there(lane, atomic_load(&lane->slots[dead].mailbox), chain))
-        return true;
-    for (uint32_t index = 0; index < records_end(lane); index++) {
-        uint32_t first = atomic_load(&lane->records[index].dependents);
-        if (life_state(record_life(&lane->records[index])) >= RECORD_MAKING && first &&
-            still_there(lane, first, chain))
-            return true;
-    }
-    return false;
+    atomic_store(&lane->cells[link - 1].task, CELL_FREED);
+    pool_mark(&lane->cell_pool, link - 1);
 }
 
-static void free_chain(struct lane *lane, struct lane_slot *slot)
+/* The record whose end the dead was telling; at most one. */
+static uint32_t find_told(const struct repair *repair)
 {
-    for (uint32_t link = atomic_load(&slot->chain); link;) {
-        struct lane_cell *cell = &lane->cells[link - 1];
-        uint32_t next = atomic_load(&cell->next), task = atomic_load(&cell->task);
-        if (task != 0 && task < CELL_FREED) {
-            atomic_store(&cell->task, CELL_FREED);
-            pool_mark(&lane->cell_pool, link - 1);
-        }
-        link = next;
+    for (uint32_t index = 0; index < repair->end; index++) {
+        uint64_t life = record_life(lane_record(repair->lane, index));
+        if (life_telling(life) && life_slot(life) == repair->dead)
+            return index;
     }
+    return RECORD_NONE;
+}
+
+/* What the dead had taken off a list and told, but not freed. The list is that of the record that it
+ * told; else of its mailbox, from which nobody else takes. */
+static void finish_chain(struct lane *lane, uint16_t dead, uint32_t told)
+{
+    struct lane_slot *slot = &lane->slots[dead];
+    uint32_t undo = atomic_load(&slot->undo_cell), chain = atomic_load(&slot->chain);
+    uint32_t list = told == RECORD_NONE ? dead | LANE_LIST_MAILBOX : told;
+
+    if (undo && undo != chain) {
+        uint32_t task = atomic_load(&lane->cells[undo - 1].task);
+        if (task == CELL_DYING + dead || task == CELL_FREED)
+            free_cell(lane, undo);
+    }
+    atomic_store(&slot->undo_cell, 0);
+    if (chain && !on_list(lane, list, chain))
+        while (chain) {
+            uint32_t next = atomic_load(&lane->cells[chain - 1].next);
+            free_cell(lane, chain);
+            chain = next;
+        }
     atomic_store(&slot->chain, 0);
+}
+
+static void take_over_telling(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = record_life(record);
+
+    set_life(record, life_state(life), lane->slot, life_attempt(life));
+    atomic_fetch_or(&record->life, LIFE_TELLING);
+    tell_waiters(lane, index);
+    tell_edges(lane, index);
 }
 
 /* ---- The cell that was being pushed ---- */
 
-static bool somebody_walks(const struct lane *lane)
+enum verdict { NEVER, PUSHED, UNKNOWN };
+
+static bool is_full(const struct lane *lane, uint32_t cell)
 {
-    for (uint32_t slot = 0; slot < lane->control->layout.slot_count; slot++)
-        if (atomic_load(&lane->slots[slot].chain) || atomic_load(&lane->slots[slot].undo_cell))
-            return true;
-    return false;
+    uint32_t task = atomic_load(&lane->cells[cell - 1].task);
+    return task != 0 && task < CELL_DYING;
 }
 
-static bool is_listed(const struct lane *lane, uint32_t cell)
+/* Its slot alone takes from a mailbox, and counts in `taken` before it does. */
+static enum verdict judge_mailbox(const struct lane *lane, uint32_t list, uint16_t dead,
+                                  uint32_t cell)
 {
-    for (uint32_t slot = 0; slot < lane->control->layout.slot_count; slot++)
-        if (still_there(lane, atomic_load(&lane->slots[slot].mailbox), cell))
-            return true;
-    for (uint32_t index = 0; index < records_end(lane); index++)
-        if (still_there(lane, atomic_load(&lane->records[index].dependents), cell))
-            return true;
-    return false;
+    uint32_t slot = list & ~LANE_LIST_MAILBOX;
+    uint32_t taken = atomic_load(&lane->slots[slot].taken);
+    bool walks = atomic_load(&lane->slots[slot].chain) || atomic_load(&lane->slots[slot].undo_cell);
+
+    if (on_list(lane, list, cell))
+        return PUSHED;
+    if (slot != dead && slot != lane->slot &&
+        (walks || taken != atomic_load(&lane->slots[slot].taken)))
+        return is_full(lane, cell) ? UNKNOWN : PUSHED;
+    return is_full(lane, cell) ? NEVER : PUSHED;
 }
 
-bool lane_repair_cell(struct lane *lane, uint16_t dead)
+/* From a record's list nobody takes before its end; after it, whoever has the right to tell. The dead
+ * held the record, or was lent it by a task that holds it, so it is still the same. */
+static enum verdict judge_edges(struct lane *lane, uint32_t index, uint32_t cell)
+{
+    struct record *record = lane_record(lane, index);
+    uint64_t life = record_life(record);
+    bool there;
+
+    if (!life_ended(life)) {
+        there = on_list(lane, index, cell);
+        if (!life_ended(record_life(record)))
+            return there ? PUSHED : NEVER;
+    }
+    if (!tell_claim(lane, index, life_generation(life)))
+        return is_full(lane, cell) ? UNKNOWN : PUSHED;
+    there = on_list(lane, index, cell) || !is_full(lane, cell);
+    tell_edges(lane, index);
+    return there ? PUSHED : NEVER;
+}
+
+static bool judge_push(struct lane *lane, uint16_t dead)
 {
     struct lane_slot *slot = &lane->slots[dead];
-    uint32_t number = atomic_load(&slot->push_cell);
-    struct lane_cell *cell;
+    uint32_t cell = atomic_load(&slot->push_cell), list = atomic_load(&slot->push_list);
+    enum verdict verdict = PUSHED;
 
-    if (!number)
-        return true;
-    cell = &lane->cells[number - 1];
-    /* Pushed, and still on its list: whoever takes the list frees it. Pushed and taken: then it is
-     * freed, or somebody is just walking. Else it was never pushed. */
-    if (!is_listed(lane, number)) {
-        uint32_t task = atomic_load(&cell->task);
-        if (somebody_walks(lane))
-            return false;
-        if (atomic_load(&cell->task) == task && task < CELL_FREED) {
-            atomic_store(&cell->task, CELL_FREED);
-            pool_mark(&lane->cell_pool, number - 1);
-        }
-    }
+    /* Not filled yet: as free as any other. Dying or freed: it was pushed and taken. */
+    if (cell && is_full(lane, cell))
+        verdict = list & LANE_LIST_MAILBOX ? judge_mailbox(lane, list, dead, cell)
+                                           : judge_edges(lane, list, cell);
+    if (verdict == UNKNOWN)
+        return false;
+    if (verdict == NEVER)
+        free_cell(lane, cell);
     atomic_store(&slot->push_cell, 0);
     return true;
 }
 
-/* All cells of the dead that are in no list and in nobody's hands: those marked as free. */
-static void orphan_cells(struct lane *lane, uint16_t dead)
+/* The cells of the dead that are in no list and in nobody's hands. */
+static void free_cells(struct lane *lane, uint16_t dead)
 {
     uint32_t slabs = atomic_load(&lane->control->cells_claimed);
-    uint32_t pushing = atomic_load(&lane->slots[dead].push_cell);
 
     for (uint32_t slab = 0; slab < slabs; slab++) {
         if (atomic_load(&lane->cell_pool.slabs[slab].owner) != dead + 1u)
             continue;
         for (uint32_t cell = slab * POOL_SLAB_ITEMS; cell < (slab + 1) * POOL_SLAB_ITEMS; cell++) {
-            uint32_t nobody = 0;
-            if (cell + 1 == pushing)
-                continue;
-            if (atomic_compare_exchange_strong(&lane->cells[cell].task, &nobody, CELL_ORPHAN) ||
-                nobody >= CELL_FREED)
-                pool_mark(&lane->cell_pool, cell);
+            uint32_t task = atomic_load(&lane->cells[cell].task);
+            if (task == 0 || task == CELL_FREED)
+                free_cell(lane, cell + 1);
         }
+    }
+}
+
+/* ---- Which records of the dead live on ---- */
+
+static void keep(struct repair *repair, uint32_t index)
+{
+    if (index >= repair->end || repair->marks[index] & KEPT ||
+        lane_home(repair->lane, index) != repair->dead)
+        return;
+    uint64_t life = record_life(lane_record(repair->lane, index));
+    if (life_state(life) < RECORD_WAITING || life_ended(life))
+        return;
+    repair->marks[index] |= KEPT;
+    repair->path[repair->path_count++] = index;
+}
+
+/* A task that lives on holds its inputs, and has further results; so they live on too. */
+static void keep_all(struct repair *repair, uint32_t root)
+{
+    struct lane *lane = repair->lane;
+
+    keep(repair, root);
+    while (repair->path_count > 0) {
+        const struct record *task = lane_record(lane, repair->path[--repair->path_count]);
+        const struct record_long *details = lane_long(lane, task);
+        for (uint32_t i = 0; details && i < details->extra_count; i++)
+            keep(repair, details->extra[i]);
+        if (!(record_flags(task) & RECORD_HOLDS_INPUTS))
+            continue;
+        uint32_t bytes;
+        const uint32_t *words = lane_arguments(lane, task, &bytes);
+        for (int i = __builtin_popcount(task->reference_mask); i-- > 0;) {
+            uint32_t input = words[i * 4 + 1];
+            if (input >= repair->end)
+                continue;
+            repair->holds[input]++;
+            keep(repair, input);
+        }
+    }
+}
+
+static bool held_by_others(const struct lane *lane, const struct record *record)
+{
+    return !holders_empty(lane, record);
+}
+
+/* Kept: what runs elsewhere, what somebody else holds, and what the agent has to place. The rest is
+ * children of a dead attempt, which its next attempt makes anew: they are cancelled. */
+static void find_kept(struct repair *repair)
+{
+    struct lane *lane = repair->lane;
+
+    for (uint32_t index = 0; index < repair->end; index++) {
+        const struct record *record = lane_record(lane, index);
+        if (lane_home(lane, index) == repair->dead &&
+            (life_state(record_life(record)) == RECORD_RUNNING || held_by_others(lane, record) ||
+             (record_flags(record) & RECORD_GENERAL)))
+            keep_all(repair, index);
+    }
+    for (uint32_t index = 0; index < repair->end; index++) {
+        uint64_t life = record_life(lane_record(lane, index));
+        if (lane_home(lane, index) != repair->dead || repair->marks[index] & KEPT ||
+            (life_state(life) != RECORD_WAITING && life_state(life) != RECORD_QUEUED))
+            continue;
+        if (!lane_cancel(lane, index, life_generation(life), repair->calls->cancelled,
+                         repair->calls->context))
+            keep_all(repair, index); /* somebody has just begun to run it */
     }
 }
 
 /* ---- Records ---- */
 
-static void clear_bits(struct lane *lane, uint32_t index, uint16_t dead)
-{
-    struct record *record = lane_record(lane, index);
-
-    if (dead >= LANE_DIRECT_SLOTS) {
-        lane_bit_clear(row_of(lane, index, false), dead);
-        lane_bit_clear(row_of(lane, index, true), dead);
-        return;
-    }
-    if (atomic_load(&record->holders) >> dead & 1)
-        lane_bit_clear(&record->holders, dead);
-    if (atomic_load(&record->waiters) >> dead & 1)
-        lane_bit_clear(&record->waiters, dead);
-}
-
-/* Blocks go, then the record: the order of arena.h. The arena's own repair follows, and frees by the
- * backs what this misses. */
+/* Frees a record of the dead: first its blocks, then the record, which its slot's next process
+ * collects. */
 static void orphan(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint16_t flags = record_flags(record);
     uint64_t life = record_life(record);
+    uint32_t generation = life_generation(life);
 
     if (life_state(life) > RECORD_ORPHAN) {
         if ((flags & RECORD_RESULT_BLOCK) && record->result.block.place)
             arena_free(&lane->arena, record->result.block.place, index);
         if (flags & RECORD_BLOCK)
             arena_free(&lane->arena, ((struct record_block *)record->arguments)->place, index);
-        life += (uint64_t)1 << 32;
+        generation += !life_retired(life);
     }
-    atomic_store(&record->life, life_of(RECORD_ORPHAN, 0, 0, life_generation(life)));
+    if (life_retired(life)) {
+        atomic_store(&record->life, life_of(RECORD_FREE, 0, 0, generation));
+        return;
+    }
+    atomic_store(&record->life, life_of(RECORD_ORPHAN, 0, 0, generation));
     pool_mark(&lane->record_pool, index);
 }
 
-static bool on_the_inputs(const struct lane *lane, const struct record *task, uint32_t input)
+/* A record of the dead: in the making, or free in a stack that died with it, or held by nobody. */
+static void own_record(struct repair *repair, uint32_t index)
 {
-    uint32_t bytes;
-    const uint32_t *words = lane_arguments(lane, task, &bytes);
-
-    for (int i = __builtin_popcount(task->reference_mask); i-- > 0;)
-        if (words[i * 4 + 1] == input)
-            return true;
-    return false;
-}
-
-/* Tasks that the dead made and that live on hold their inputs through it: its counts and bits are
- * made anew from them. */
-static void keep_inputs(struct lane *lane, uint32_t index, uint16_t dead)
-{
-    struct record *task = lane_record(lane, index);
-    uint32_t bytes;
-    const uint32_t *words = lane_arguments(lane, task, &bytes);
-
-    for (int i = __builtin_popcount(task->reference_mask); i-- > 0;) {
-        uint32_t input = words[i * 4 + 1];
-        if (lane_home(lane, input) == dead)
-            atomic_fetch_add(&lane_record(lane, input)->home_count, 1);
-        else if (dead < LANE_DIRECT_SLOTS)
-            lane_bit_set(&lane_record(lane, input)->holders, dead);
-        else {
-            lane_bit_set(row_of(lane, input, false), dead);
-            lane_bit_set(&lane_record(lane, input)->holders, LANE_DIRECT_SLOTS);
-        }
-    }
-    (void)on_the_inputs;
-}
-
-static void first_pass(struct lane *lane, uint32_t index, uint16_t dead,
-                       const struct repair_calls *calls)
-{
+    struct lane *lane = repair->lane;
     struct record *record = lane_record(lane, index);
     uint64_t life = record_life(record);
-    uint32_t top = atomic_load(&lane->slots[dead].top);
 
-    if (life_state(life) >= RECORD_MAKING)
-        clear_bits(lane, index, dead);
-    if (life_state(life) == RECORD_RUNNING && life_slot(life) == dead)
-        calls->running(calls->context, index, top == index + 1);
-    if (lane_home(lane, index) != dead)
-        return;
     if (life_state(life) == RECORD_MAKING) {
-        if (life_slot(life) == dead) {
-            /* Its blocks are found by the arena's repair, its edges lead nowhere from now on. */
-            atomic_store(&record->flags, 0);
-            orphan(lane, index);
-        }
-    } else if (life_state(life) <= RECORD_ORPHAN) {
+        /* Its blocks are found by the arena's repair, its edges lead nowhere from now on. */
+        atomic_store(&record->flags, 0);
         orphan(lane, index);
-    } else {
-        atomic_store(&record->home_count, 0);
+    }
+    if (life_state(life) <= RECORD_MAKING) {
+        if (life_state(life) != RECORD_MAKING)
+            orphan(lane, index);
+        return;
+    }
+    atomic_store(&record->home_count, repair->holds[index]);
+    life = atomic_load(&record->life); /* after the count: who ends it now sees the count */
+    if (!life_ended(life))
+        return;
+    if (!(repair->marks[index] & KEPT))
+        atomic_fetch_and(&record->flags, (uint16_t)~RECORD_HOLDS_INPUTS);
+    if (repair->holds[index] || held_by_others(lane, record) || life_telling(life) ||
+        (record_flags(record) & RECORD_HOLDS_INPUTS))
+        return;
+    if (atomic_load(&record->dependents) && tell_claim(lane, index, life_generation(life)))
+        tell_edges(lane, index);
+    if (!(record_flags(record) & (RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED)))
+        orphan(lane, index);
+    else if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0) != MORAY_OK)
+        lane_wake(lane, LANE_AGENT);
+}
+
+static bool bit_take(struct lane *lane, uint32_t index, uint16_t slot, bool waiters)
+{
+    struct record *record = lane_record(lane, index);
+    _Atomic uint64_t *word = waiters ? &record->waiters : &record->holders;
+    uint64_t bit = (uint64_t)1 << slot % 64;
+
+    if (slot >= LANE_DIRECT_SLOTS)
+        word = row_of(lane, index, waiters) + slot / 64;
+    return atomic_load(word) & bit && atomic_fetch_and(word, ~bit) & bit;
+}
+
+/* A record of somebody else: the dead holds and awaits it no more, except through its tasks that live
+ * on. Its home looks at it, as the dead may have let it go without a word. */
+static void other_record(struct repair *repair, uint32_t index)
+{
+    struct lane *lane = repair->lane;
+    struct record *record = lane_record(lane, index);
+    uint64_t life;
+
+    bit_take(lane, index, repair->dead, true);
+    if (!repair->holds[index])
+        bit_take(lane, index, repair->dead, false);
+    life = atomic_load(&record->life);
+    if (life_ended(life) || (record_flags(record) & RECORD_PROXY))
+        if ((record_flags(record) & (RECORD_HOLDS_INPUTS | RECORD_PROXY)) ||
+            (atomic_load(&record->home_count) == 0 && holders_empty(lane, record)))
+            home_tell(lane, index);
+}
+
+/* ---- Who has to be told again ---- */
+
+static void find_listed(struct repair *repair)
+{
+    struct lane *lane = repair->lane;
+
+    for (uint32_t slot = 0; slot < lane->control->layout.slot_count; slot++) {
+        uint64_t head = atomic_load(&lane->slots[slot].head);
+        uint64_t tail = atomic_load(&lane->slots[slot].tail);
+        for (; head < tail; head++) {
+            uint64_t entry = atomic_load(&queue_ring(lane, slot)[head & lane->ring_mask]);
+            uint32_t index = (uint32_t)entry;
+            if (index < repair->end &&
+                life_generation(record_life(lane_record(lane, index))) == entry >> 32)
+                repair->marks[index] |= LISTED;
+        }
     }
 }
 
-static void second_pass(struct lane *lane, uint32_t index, uint16_t dead,
-                        const struct repair_calls *calls)
+static void tell_again(struct repair *repair, uint32_t index)
 {
+    struct lane *lane = repair->lane;
     struct record *record = lane_record(lane, index);
+    const struct repair_calls *calls = repair->calls;
     uint64_t life = record_life(record);
+    struct record_call call;
 
-    if (lane_home(lane, index) == dead && holders_empty(lane, record) &&
-        !(record_flags(record) & RECORD_GENERAL) &&
-        (life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED))
-        lane_cancel(lane, index, life_generation(life), calls->cancelled, calls->context);
-    life = record_life(record);
-    if (lane_home(lane, index) == dead && life_state(life) >= RECORD_WAITING &&
-        (record_flags(record) & RECORD_HOLDS_INPUTS)) {
-        if (life_ended(life))
-            atomic_fetch_and(&record->flags, (uint16_t)~RECORD_HOLDS_INPUTS);
+    if (life_ended(life) && atomic_load(&record->waiters) & 1)
+        calls->ended(calls->context, index);
+    if ((life_state(life) != RECORD_QUEUED && life_state(life) != RECORD_WAITING) ||
+        record->kind == RECORD_OBJECT)
+        return;
+    if (record->kind == RECORD_METHOD && !(record_flags(record) & RECORD_FAR_CALL)) {
+        if (call_peek(lane, index, life_generation(life), &call) &&
+            (call.actor == repair->dead || lane_home(lane, index) == repair->dead))
+            calls->call(calls->context, index);
+    } else if (life_state(life) == RECORD_QUEUED && !(repair->marks[index] & LISTED)) {
+        calls->queued(calls->context, index);
+    }
+}
+
+/* Whatever wake-up the dead swallowed is given again: whoever sleeps looks once more. */
+static void wake_all(struct lane *lane)
+{
+    for (uint32_t slot = 0; slot < lane->control->layout.slot_count; slot++) {
+        if (atomic_load(&lane->slots[slot].head) < atomic_load(&lane->slots[slot].tail))
+            lane_bit_set(lane->control->queues, slot);
+        if (slot != lane->slot && atomic_load(&lane->slots[slot].asleep))
+            lane_wake(lane, (uint16_t)slot);
+    }
+    if (lane_has_work(lane))
+        lane_rouse(lane);
+}
+
+static void find_running(struct repair *repair)
+{
+    uint32_t top = atomic_load(&repair->lane->slots[repair->dead].top);
+
+    for (uint32_t index = 0; index < repair->end; index++) {
+        uint64_t life = record_life(lane_record(repair->lane, index));
+        if (life_state(life) == RECORD_RUNNING && life_slot(life) == repair->dead)
+            repair->calls->running(repair->calls->context, index, top == index + 1);
+    }
+}
+
+static void each_record(struct repair *repair)
+{
+    find_running(repair);
+    find_kept(repair);
+    for (uint32_t index = 0; index < repair->end; index++)
+        if (lane_home(repair->lane, index) == repair->dead)
+            own_record(repair, index);
         else
-            keep_inputs(lane, index, dead);
-    }
-}
-
-static void third_pass(struct lane *lane, uint32_t index, uint16_t dead,
-                       const struct repair_calls *calls)
-{
-    struct record *record = lane_record(lane, index);
-    uint64_t life = record_life(record);
-
-    if (life_state(life) == RECORD_WAITING) { /* an edge may have been told by halves */
-        uint16_t pending = atomic_load(&record->pending);
-        uint32_t bytes, place = 0;
-        const uint32_t *words = lane_arguments(lane, record, &bytes);
-        if (pending == 0)
-            pending_clear(lane, index, life_generation(life), 0);
-        if ((pending & RECORD_PENDING_SUBMIT) && lane_home(lane, index) == dead)
-            pending_clear(lane, index, life_generation(life), RECORD_PENDING_SUBMIT);
-        for (uint32_t argument = 0; argument < 15; argument++) {
-            if (!(record->reference_mask >> argument & 1))
-                continue;
-            uint32_t input = words[place++ * 4 + 1];
-            if ((pending >> argument & 1) && life_ended(record_life(lane_record(lane, input))))
-                edges_deliver(lane, input);
-        }
-        life = record_life(record);
-    }
-    if (life_state(life) == RECORD_QUEUED || life_state(life) == RECORD_WAITING) {
-        if (record->kind == RECORD_METHOD && !(record_flags(record) & RECORD_FAR_CALL)) {
-            if (lane_call(lane, record)->actor == dead || lane_home(lane, index) == dead)
-                calls->call(calls->context, index);
-        } else if (life_state(life) == RECORD_QUEUED) {
-            calls->queued(calls->context, index);
-        }
-    }
-    if (life_ended(life)) {
-        /* It may have died between the end and the telling. */
-        if (life_slot(life) == dead) {
-            end_tell(lane, index);
-            home_tell(lane, index);
-        }
-        if (atomic_load(&record->waiters) & 1)
-            calls->ended(calls->context, index);
-        if (lane_home(lane, index) == dead && atomic_load(&record->home_count) == 0 &&
-            holders_empty(lane, record)) {
-            if (record_flags(record) &
-                (RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) {
-                if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0))
-                    lane_wake(lane, LANE_AGENT);
-            } else
-                orphan(lane, index);
-        }
-        /* Its bit may have been the last that kept a record of somebody else. */
-        if (lane_home(lane, index) != dead)
-            home_tell(lane, index);
-    }
+            other_record(repair, index);
+    find_listed(repair);
+    for (uint32_t index = 0; index < repair->end; index++)
+        tell_again(repair, index);
 }
 
 bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *calls)
 {
     struct lane_slot *slot = &lane->slots[dead];
-    uint32_t chain = atomic_load(&slot->chain);
-    bool judged;
+    struct repair repair = {.lane = lane, .calls = calls, .dead = dead};
+    uint32_t told;
+    bool done = false;
 
+    pool_raise(&lane->record_pool);
+    pool_raise(&lane->cell_pool);
+    repair.end = records_end(lane);
     lane_bit_clear(lane->control->searching, dead);
     lane_bit_clear(lane->control->idle, dead);
     atomic_store(&slot->asleep, 0);
+    if (atomic_load(&slot->tail) < atomic_load(&slot->head)) /* died while it popped */
+        atomic_store(&slot->tail, atomic_load(&slot->head));
 
-    /* A list that the dead named but did not take yet stays with its owner. */
-    if (chain && !atomic_load(&slot->undo_cell) && chain_is_listed(lane, chain, dead))
-        atomic_store(&slot->chain, 0);
-    for (uint32_t index = 0; index < records_end(lane); index++)
-        first_pass(lane, index, dead, calls);
-    finish_chain(lane, slot, dead, calls);
-    free_chain(lane, slot);
-    for (uint32_t index = 0; index < records_end(lane); index++)
-        second_pass(lane, index, dead, calls);
-    judged = lane_repair_cell(lane, dead);
-    orphan_cells(lane, dead);
-    for (uint32_t index = 0; index < records_end(lane); index++)
-        third_pass(lane, index, dead, calls);
-    arena_repair(&lane->arena, dead);
-    atomic_store(&slot->top, 0);
-
-    /* Its own queue stays for thieves; whatever wake-up it swallowed is given again. */
-    for (uint32_t other = 0; other < lane->control->layout.slot_count; other++)
-        if (atomic_load(&lane->slots[other].head) < atomic_load(&lane->slots[other].tail))
-            lane_bit_set(lane->control->queues, other);
-    if (lane_has_work(lane))
-        lane_rouse(lane);
-    return judged;
+    told = find_told(&repair);
+    finish_chain(lane, dead, told);
+    if (told != RECORD_NONE)
+        take_over_telling(lane, told);
+    if (!judge_push(lane, dead))
+        return false;
+    repair.holds = calloc(repair.end + 1, sizeof(*repair.holds));
+    repair.marks = calloc(repair.end + 1, sizeof(*repair.marks));
+    repair.path = malloc((repair.end + 1) * sizeof(*repair.path));
+    if (repair.holds && repair.marks && repair.path) {
+        each_record(&repair);
+        free_cells(lane, dead);
+        arena_repair(&lane->arena, dead);
+        atomic_store(&slot->top, 0);
+        wake_all(lane);
+        done = true;
+    }
+    free(repair.holds);
+    free(repair.marks);
+    free(repair.path);
+    return done;
 }

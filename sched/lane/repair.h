@@ -8,7 +8,9 @@
  *     its bits                taken out of all records and masks
  *     its lists               walked to the end; the cell it was pushing found or freed
  *     its blocks              freed where no record refers to them
- *     entries it had taken    every record that is QUEUED is told to the agent, which queues it again
+ *     entries it had taken    every record that is QUEUED and in no queue is told to the agent, which
+ *                             queues it again
+ *     wake-ups it owed        everybody who sleeps is woken
  * Threads: the agent. Cost: one pass over all records and all pages.
  */
 #ifndef MORAY_SCHED_LANE_REPAIR_H
@@ -21,7 +23,7 @@ struct repair_calls {
     /* A record that the dead ran; `innermost`: its body was on top of the stack. The agent must make
      * it QUEUED (lane_requeue_dead) or end it (lane_fail_dead). */
     void (*running)(void *context, uint32_t index, bool innermost);
-    /* A task that is QUEUED and perhaps in no queue. */
+    /* A task or request that is QUEUED and in no queue; the agent may have it already. */
     void (*queued)(void *context, uint32_t index);
     /* A call in the mailbox of the dead, or on its way there or through its hands. */
     void (*call)(void *context, uint32_t index);
@@ -31,12 +33,11 @@ struct repair_calls {
     void (*ended)(void *context, uint32_t index);
 };
 
-/** Repairs. `lane` is the agent's. Returns false if the cell that the dead was pushing cannot be
- *  judged yet, since a living process is walking a list: call lane_repair_cell() again later. */
-bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *calls);
-
-/** The last step alone, for a slot whose lane_repair() returned false. */
-bool lane_repair_cell(struct lane *lane, uint16_t dead);
+/** Repairs. `lane` is the agent's. False: a living process (or another dead one, which is to be
+ *  repaired first) is just walking the list on which the dead was pushing a cell, or private memory is
+ *  short; call it again in a moment, and give the slot to nobody before. */
+MORAY_MUST_CHECK bool lane_repair(struct lane *lane, uint16_t dead,
+                                  const struct repair_calls *calls);
 
 /** Inside `running`: the record of the dead slot becomes QUEUED (attempt + charge), or this slot's
  *  RUNNING, to be ended by lane_finish(). */

@@ -12,6 +12,11 @@ static const uint32_t class_bytes[ARENA_CLASS_COUNT] = {
 
 enum { CHUNK = 4096 };
 
+/* Not 0 in the copy with which tests/lane/kill shows that it finds mistakes. */
+#ifndef ARENA_BREAK
+#define ARENA_BREAK 0
+#endif
+
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock inside an atomic would outlive its holder");
 static_assert(ARENA_SLAB_WORDS == 32, "2048 blocks of 32 bytes in a page");
 
@@ -187,8 +192,8 @@ void arena_detach(struct arena *arena)
 static bool take_page(struct arena *arena, uint32_t page, uint32_t first)
 {
     uint64_t empty = 0;
-    uint64_t word = page == first ? word_of(ARENA_MAKING, arena->slot, 0)
-                                  : word_of(ARENA_TAIL, arena->slot, first);
+    uint64_t word =
+        page == first ? word_of(ARENA_MAKING, arena->slot, 0) : word_of(ARENA_TAIL, 0, first);
     return atomic_compare_exchange_strong_explicit(&page_words(arena)[page], &empty, word,
                                                    memory_order_acq_rel, memory_order_relaxed);
 }
@@ -199,15 +204,17 @@ static void lower_hint(struct arena *arena, uint32_t page)
         atomic_store_explicit(first_free(arena), page, memory_order_relaxed);
 }
 
-/* The tails go first and only if they are of this run, the head last: so a half-freed run can be
- * freed again, and what another process took in between stays its own. */
-static void clear_run(struct arena *arena, uint32_t first, uint16_t slot, uint32_t count)
+/* Frees a run whose head is MAKING by this slot (or by one that it repairs), so nobody else's. The
+ * tails go first, from the last one down, the head last: a death leaves a shorter run in the making.
+ * A page that is free has no back: nobody can take it for the block that began there before. */
+static void clear_run(struct arena *arena, uint32_t first, uint32_t count)
 {
-    for (uint32_t page = first + count - 1; page > first; page--) {
-        uint64_t word = word_of(ARENA_TAIL, slot, first);
-        atomic_compare_exchange_strong_explicit(&page_words(arena)[page], &word, 0,
-                                                memory_order_acq_rel, memory_order_relaxed);
-    }
+#if ARENA_BREAK == 1
+    atomic_store_explicit(&page_words(arena)[first], 0, memory_order_release);
+#endif
+    for (uint32_t page = first + count - 1; page > first; page--)
+        atomic_store_explicit(&page_words(arena)[page], 0, memory_order_release);
+    atomic_store_explicit(back_of(arena, first, 0), 0, memory_order_relaxed);
     atomic_store_explicit(&page_words(arena)[first], 0, memory_order_release);
     lower_hint(arena, first);
 }
@@ -219,7 +226,7 @@ static uint32_t take_run(struct arena *arena, uint32_t first, uint32_t count)
         if (take_page(arena, first + i, first))
             continue;
         if (i > 0)
-            clear_run(arena, first, arena->slot, i);
+            clear_run(arena, first, i);
         return first + i + 1;
     }
     return 0;
@@ -397,6 +404,15 @@ uint32_t arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record)
     return place;
 }
 
+/* One process wins: from then on the run is in its hands, and repair finds it there. */
+static void free_run(struct arena *arena, uint32_t first, uint64_t word)
+{
+    if (atomic_compare_exchange_strong_explicit(&page_words(arena)[first], &word,
+                                                word_of(ARENA_MAKING, arena->slot, 0),
+                                                memory_order_acq_rel, memory_order_relaxed))
+        clear_run(arena, first, rest_of(word));
+}
+
 void arena_free(struct arena *arena, uint32_t place, uint32_t record)
 {
     uint32_t page = page_of(arena, place);
@@ -405,7 +421,7 @@ void arena_free(struct arena *arena, uint32_t place, uint32_t record)
     assert(page < arena->layout->page_count);
     if (kind_of(word) == ARENA_HEAD) {
         if (atomic_load_explicit(back_of(arena, page, 0), memory_order_acquire) == record + 1)
-            clear_run(arena, page, slot_of(word), rest_of(word));
+            free_run(arena, page, word);
         return;
     }
     if (kind_of(word) != ARENA_SLAB)
@@ -419,20 +435,34 @@ void arena_free(struct arena *arena, uint32_t place, uint32_t record)
 
 /* ---- Repair and accounts ---- */
 
+/* Blocks to which no record refers are marked free; a slab without any other becomes a free page. */
 static void repair_slab(struct arena *arena, uint32_t page, uint32_t class)
 {
+    struct arena_slab *slab = slab_of(arena, page);
+    bool any = false;
+
+    for (uint32_t block = 0; block < blocks_in(class); block++) {
+        if (in_use(arena, page, block, place_of(arena, page, class, block)))
+            any = true;
+        else
+            atomic_fetch_or_explicit(&slab->freed[block / 64], (uint64_t)1 << block % 64,
+                                     memory_order_release);
+    }
+    if (any)
+        return;
     for (uint32_t block = 0; block < blocks_in(class); block++)
-        if (!in_use(arena, page, block, place_of(arena, page, class, block)))
-            atomic_fetch_or_explicit(&slab_of(arena, page)->freed[block / 64],
-                                     (uint64_t)1 << block % 64, memory_order_release);
+        atomic_store_explicit(back_of(arena, page, block), 0, memory_order_relaxed);
+    for (uint32_t word = 0; word < ARENA_SLAB_WORDS; word++)
+        atomic_store_explicit(&slab->freed[word], 0, memory_order_relaxed);
+    atomic_store_explicit(&page_words(arena)[page], 0, memory_order_release);
 }
 
-/* A run that was never finished has a head in the making and some tails behind it. */
-static uint32_t making_length(struct arena *arena, uint32_t first, uint16_t slot)
+/* A run in the making, or half freed: a head and some tails behind it. */
+static uint32_t making_length(struct arena *arena, uint32_t first)
 {
     uint32_t page = first + 1;
     while (page < arena->layout->page_count &&
-           atomic_load(&page_words(arena)[page]) == word_of(ARENA_TAIL, slot, first))
+           atomic_load(&page_words(arena)[page]) == word_of(ARENA_TAIL, 0, first))
         page++;
     return page - first;
 }
@@ -443,27 +473,13 @@ void arena_repair(struct arena *arena, uint16_t slot)
         uint64_t word = atomic_load_explicit(&page_words(arena)[page], memory_order_acquire);
         if (slot_of(word) != slot)
             continue;
-        switch (kind_of(word)) {
-        case ARENA_SLAB:
+        if (kind_of(word) == ARENA_SLAB)
             repair_slab(arena, page, rest_of(word));
-            break;
-        case ARENA_MAKING:
-            clear_run(arena, page, slot, making_length(arena, page, slot));
-            break;
-        case ARENA_HEAD:
-            if (!in_use(arena, page, 0, place_of(arena, page, 0, 0)))
-                clear_run(arena, page, slot, rest_of(word));
-            break;
-        case ARENA_TAIL: { /* left by a death inside clear_run() of a failed attempt: head gone */
-            uint64_t head = atomic_load(&page_words(arena)[rest_of(word)]);
-            if ((kind_of(head) != ARENA_HEAD && kind_of(head) != ARENA_MAKING) ||
-                slot_of(head) != slot)
-                atomic_compare_exchange_strong(&page_words(arena)[page], &word, 0);
-            break;
-        }
-        case ARENA_FREE:
-            break;
-        }
+        else if (kind_of(word) == ARENA_MAKING)
+            clear_run(arena, page, making_length(arena, page));
+        else if (kind_of(word) == ARENA_HEAD &&
+                 !in_use(arena, page, 0, place_of(arena, page, 0, 0)))
+            free_run(arena, page, word);
     }
     lower_hint(arena, 0);
 }

@@ -14,7 +14,9 @@
  *     the owner takes a block back only when its record (the "back") refers to it no more.
  *   - A block belongs to the record that it was allocated for. The order is always: set the bit (or
  *     free the run), then let the record go. So a death between the two is repaired by freeing again.
- *   - A run in the making is marked with its slot: repair frees it if no record refers to it.
+ *   - A run is marked with the slot that is making or freeing it: repair finishes the freeing.
+ *   - Free pages and blocks in a private stack have no back, so a block freed a second time, by the
+ *     repair of a death, can only be met while its record still refers to it.
  *   - A dead slot's slabs stay its own: repair sets the bit of each block to which no record refers,
  *     and the slot's next process collects them as it collects any other.
  * Nothing here depends on a process staying alive, no lock is taken, no system call made.
@@ -44,7 +46,7 @@ enum {
 
 enum arena_page { /* bits 0-7 of a page word; the slot in bits 8-23, the rest in bits 32-63 */
                   ARENA_FREE,
-                  ARENA_MAKING, /* first page of a run that is not whole yet */
+                  ARENA_MAKING, /* first page of a run that is being made or freed by the slot */
                   ARENA_HEAD,   /* first page of a run; rest: number of pages */
                   ARENA_TAIL,   /* another page of it; rest: index of the first */
                   ARENA_SLAB,   /* rest: class */
