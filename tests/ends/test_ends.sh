@@ -3,7 +3,8 @@
 # nothing: no process, memory, file or socket.
 #
 #   test_ends.sh MORAY PROGRAM WAY…      PROGRAM is tests/ends/ends; ways: alone, without a launcher,
-#                                        or three ranks with the fabric ofi or mpi
+#                                        three ranks with the fabric ofi or mpi, or the same on
+#                                        two hosts: hosts-ofi, hosts-mpi
 #
 # Processes are found by a variable of ours in their environment, which every descendant inherits,
 # processes of users and of Open MPI too. As root the test runs in a network of its own, with a
@@ -13,7 +14,11 @@ here=$(dirname "$(realpath "$0")")
 # shellcheck source=tests/tap.sh
 . "$here/../tap.sh"
 
-if [ "$(id -u)" = 0 ] && [ -z "${ENDS_ALONE:-}" ] && unshare --net --mount true 2>/dev/null; then
+hosts=$here/../hosts/hosts
+PATH=$PATH:/usr/sbin:/sbin
+if [[ " $* " == *" hosts-"* ]]; then # hosts have all that for themselves
+    [ "$(id -u)" = 0 ] || tap_skip_all "network namespaces need root"
+elif [ "$(id -u)" = 0 ] && [ -z "${ENDS_ALONE:-}" ] && unshare --net --mount true 2>/dev/null; then
     # shellcheck disable=SC2016 # expanded by the inner shell
     ENDS_ALONE=1 exec unshare --net --mount bash -c \
         'ip link set lo up; mount -t tmpfs moray-ends /dev/shm; exec "$@"' alone "$0" "$@"
@@ -40,6 +45,7 @@ processes() {
 clean_up() {
     local pid
     for pid in $(processes); do kill -9 "$pid" 2>/dev/null; done
+    [ -z "${HOSTS_DIR:-}" ] || "$hosts" down
     rm -rf "$work"
 }
 trap clean_up EXIT
@@ -58,7 +64,9 @@ find_process() {
         launcher) case $(name_of "$pid") in mpirun | orterun) echo "$pid"; return ;; esac ;;
         rank) # not its zygote, which has another name, nor workers, which are the zygote's
             [ "$(name_of "$pid")" = "${name:0:15}" ] && [ "$(rank_of "$pid")" = "$number" ] &&
-                case $(name_of "$(parent_of "$pid")") in mpirun | orterun) echo "$pid"; return ;; esac ;;
+                case $(name_of "$(parent_of "$pid")") in
+                mpirun | orterun | orted) echo "$pid"; return ;;
+                esac ;;
         zygote)
             [ "$(name_of "$pid")" = moray-zygote ] && [ "$(rank_of "$pid")" = "$number" ] &&
                 { echo "$pid"; return; } ;;
@@ -72,6 +80,10 @@ left() {
         echo "process $pid $(name_of "$pid") $(tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null)"
         grep -ho '/memfd:moray[^ ]*' "/proc/$pid/maps" 2>/dev/null | sort -u | sed 's/^/memory /'
     done
+    if [ -n "${HOSTS_DIR:-}" ]; then
+        "$hosts" left
+        return
+    fi
     comm -13 "$work/sockets" <(sockets) | sed 's/^/socket /'
     find "$TMPDIR" -mindepth 1 | sed 's/^/file /'
     [ -z "${ENDS_ALONE:-}" ] || find /dev/shm -mindepth 1 | sed 's/^/file /'
@@ -125,8 +137,10 @@ ends() {
     if [ -z "$wrong" ]; then tap_ok "$name"; else
         tap_fail "$name" "$wrong
 $(cat "$work/out" "$work/err")"
-        rm -rf "${TMPDIR:?}"/* # so that the next case is judged by itself
+        # So that the next case is judged by itself:
+        rm -rf "${TMPDIR:?}"/*
         [ -z "${ENDS_ALONE:-}" ] || find /dev/shm -mindepth 1 -delete
+        [ -z "${HOSTS_DIR:-}" ] || { "$hosts" down; "$hosts" up 2; }
     fi
 }
 
@@ -171,7 +185,34 @@ several() { # FABRIC
         "${run[@]}"
 }
 
+# Ranks 0 and 2 on one host, rank 1 on another. What our own command does is not asked here.
+between_hosts() { # FABRIC
+    local name="$1 between hosts" run recovery
+    export MORAY_FABRIC=$1 HOSTS_DIR=$work/hosts
+    "$hosts" up 2 || { tap_fail "$name: hosts"; return; }
+    run=("$hosts" mpirun -x ENDS_TAG -n 3)
+    recovery=("${run[@]}" --enable-recovery)
+    ends "$name: moray_finalize" 0 finalize - "${run[@]}"
+    ends "$name: exit(3) in the driver" 3 exit - "${run[@]}"
+    ends "$name: SIGSEGV in the driver" 139 segv - "${run[@]}"
+    ends "$name: SIGTERM to mpirun" failed wait "kill TERM moray" "${run[@]}"
+    ends "$name: SIGKILL of mpirun" 137 wait "kill KILL moray" "${run[@]}"
+    ends "$name: SIGKILL of rank 0" failed wait "kill KILL rank 0" "${run[@]}"
+    says="rank 1" ends "$name: SIGKILL of rank 1, seen by Moray alone" any wait \
+        "kill KILL rank 1" "${recovery[@]}"
+    ends "$name: SIGKILL of rank 0, seen by Moray alone" any wait "kill KILL rank 0" \
+        "${recovery[@]}"
+    says="rank 1" ends "$name: SIGKILL of rank 1's zygote" failed wait "kill KILL zygote 1" \
+        "${run[@]}"
+    "$hosts" down
+    unset HOSTS_DIR
+}
+
 for way; do
-    if [ "$way" = alone ]; then with_no_launcher; else several "$way"; fi
+    case $way in
+    alone) with_no_launcher ;;
+    hosts-*) between_hosts "${way#hosts-}" ;;
+    *) several "$way" ;;
+    esac
 done
 tap_done
