@@ -9,6 +9,9 @@
 enum kind { NEITHER, HUNGRY, LOADED, KINDS };
 enum { FEEDERS_MAX = 4, OPEN_MAX = 1 << 20 }; /* sources asked for one hungry node; open orders */
 
+#define COUNT_MAX ((uint64_t)1 << 40)   /* tasks of a node that are believed */
+#define TIME_MAX_NS ((uint64_t)1 << 50) /* 13 days: a task's time that is believed */
+
 struct node {
     bool alive;
     enum kind kind;
@@ -151,12 +154,31 @@ static bool order(struct global *global, struct node *from, struct node *to, uin
     return true;
 }
 
-/* How many of `tasks` that wait for `workers` in all, those of `to` among them, are its share. */
-static uint64_t share(const struct node *to, int64_t tasks, uint64_t workers)
+/* What waits there, as a number of tasks that take `each_ns`: short tasks count for less. */
+static int64_t backlog_in(const struct global *global, const struct node *node, uint64_t each_ns)
 {
-    int64_t own = tasks > 0 ? (int64_t)((uint64_t)tasks * to->worker_count / workers) : 0;
+    int64_t tasks = backlog(node);
 
-    return own > backlog(to) ? (uint64_t)(own - backlog(to)) : 0;
+    if (tasks <= 0 || each_ns == 0)
+        return tasks;
+    return (int64_t)(work_ns(global, node) * node->worker_count / each_ns);
+}
+
+/* Tasks that `from` has in its queue for sure: those on their way to it cannot be sent yet. */
+static uint64_t movable(const struct node *from)
+{
+    uint64_t waiting = backlog(from) > 0 ? (uint64_t)backlog(from) : 0;
+    uint64_t queued = from->load.queued_count;
+
+    return least(waiting, queued > from->leaving ? queued - from->leaving : 0);
+}
+
+/* `to` has `own` tasks and gets its share, by its workers, of all `tasks`. */
+static uint64_t share(const struct node *to, int64_t own, int64_t tasks, uint64_t workers)
+{
+    int64_t level = tasks > 0 ? (int64_t)((uint64_t)tasks * to->worker_count / workers) : 0;
+
+    return level > own ? (uint64_t)(level - own) : 0;
 }
 
 /* Whether a task that moves begins sooner, by more than what moving takes. */
@@ -172,44 +194,56 @@ static bool gains(const struct global *global, const struct node *from, const st
 static void give(struct global *global, struct node *from)
 {
     struct set *hungry = &global->sets[HUNGRY];
-    uint64_t workers = from->worker_count;
+    uint64_t workers = from->worker_count, each_ns = task_ns(global, from);
     int64_t tasks = backlog(from);
 
     for (uint32_t i = 0; i < hungry->count; i++) {
-        workers += global->nodes[hungry->ranks[i]].worker_count;
-        tasks += backlog(&global->nodes[hungry->ranks[i]]);
+        struct node *to = &global->nodes[hungry->ranks[i]];
+        workers += to->worker_count;
+        tasks += backlog_in(global, to, each_ns);
     }
     /* Backwards: an order may take the node out of the set, and the last one takes its place. */
-    for (uint32_t i = hungry->count; i-- > 0 && backlog(from) > 0;) {
+    for (uint32_t i = hungry->count; i-- > 0 && movable(from) > 0;) {
         struct node *to = &global->nodes[hungry->ranks[i]];
-        uint64_t count = least(share(to, tasks, workers), (uint64_t)backlog(from));
+        int64_t own = backlog_in(global, to, each_ns);
+        uint64_t count = least(share(to, own, tasks, workers), movable(from));
         if (count && gains(global, from, to) && !order(global, from, to, count))
             break;
     }
     classify(global, from);
 }
 
+static struct node *most_loaded(struct global *global)
+{
+    struct set *loaded = &global->sets[LOADED];
+    struct node *most = NULL;
+    uint64_t most_ns = 0;
+
+    for (uint32_t at = 0; at < loaded->count; at++) {
+        struct node *node = &global->nodes[loaded->ranks[at]];
+        uint64_t ns = work_ns(global, node);
+        if (ns > most_ns && movable(node) > 0) {
+            most_ns = ns;
+            most = node;
+        }
+    }
+    return most;
+}
+
 /* A hungry node takes from the most loaded ones. */
 static void feed(struct global *global, struct node *to)
 {
     for (int i = 0; i < FEEDERS_MAX && to->kind == HUNGRY; i++) {
-        struct set *loaded = &global->sets[LOADED];
-        struct node *from = NULL;
-        uint64_t most = 0, count;
+        struct node *from = most_loaded(global);
+        int64_t own;
+        uint64_t count;
 
-        for (uint32_t at = 0; at < loaded->count; at++) {
-            struct node *node = &global->nodes[loaded->ranks[at]];
-            uint64_t work = work_ns(global, node);
-            if (work > most) {
-                most = work;
-                from = node;
-            }
-        }
         if (!from || !gains(global, from, to))
             return;
-        count = least(
-            share(to, backlog(from) + backlog(to), (uint64_t)from->worker_count + to->worker_count),
-            (uint64_t)backlog(from));
+        own = backlog_in(global, to, task_ns(global, from));
+        count =
+            share(to, own, backlog(from) + own, (uint64_t)from->worker_count + to->worker_count);
+        count = least(count, movable(from));
         if (!count || !order(global, from, to, count))
             return;
         classify(global, from);
@@ -228,7 +262,7 @@ static void settle(struct global *global, struct node *node)
 bool global_report(struct global *global, uint32_t rank, const struct load *load)
 {
     struct node *node = alive(global, rank);
-    uint64_t arrived;
+    uint64_t arrived, kept;
 
     if (!node)
         return false;
@@ -236,18 +270,18 @@ bool global_report(struct global *global, uint32_t rank, const struct load *load
                   ? load->arrived_count - node->load.arrived_count
                   : 0;
     node->coming -= least(arrived, node->coming);
-    if (load->arrived_count < node->load.arrived_count) {
-        arrived = node->load.arrived_count; /* a count that went back is not believed */
-        node->load = *load;
-        node->load.arrived_count = arrived;
-    } else {
-        node->load = *load;
-    }
+    kept = node->load.arrived_count + arrived; /* a count that went back is not believed */
+    node->load = *load;
+    node->load.arrived_count = kept;
+    /* From the wire: absurd numbers must not make our sums overflow. */
+    node->load.queued_count = least(load->queued_count, COUNT_MAX);
+    node->load.mean_task_ns = least(load->mean_task_ns, TIME_MAX_NS);
+    node->load.running_ns = least(load->running_ns, TIME_MAX_NS);
     node->given = (struct resources){0};
     if (load->mean_task_ns)
         global->mean_task_ns = global->mean_task_ns
-                                   ? (7 * global->mean_task_ns + load->mean_task_ns) / 8
-                                   : load->mean_task_ns;
+                                   ? (7 * global->mean_task_ns + node->load.mean_task_ns) / 8
+                                   : node->load.mean_task_ns;
     settle(global, node);
     return true;
 }
@@ -476,7 +510,10 @@ void global_actor_ended(struct global *global, uint32_t rank, struct resources n
 
 bool global_next(struct global *global, struct global_move *out)
 {
-    return fifo_pop(&global->orders, out, sizeof(*out));
+    while (fifo_pop(&global->orders, out, sizeof(*out)))
+        if (alive(global, out->from) && alive(global, out->to))
+            return true;
+    return false;
 }
 
 enum moray_code global_join(struct global *global, const struct global_node *node,
