@@ -17,7 +17,9 @@
 enum { REFUSED_TOLD_MAX = 8 }; /* stories a fabric tells; the rest is only counted */
 static const uint64_t doorbell_every_ns = 20000;
 static const uint64_t reading_trust_ns = 1000000000; /* a reader says READING again within it */
-static const uint64_t rescue_ns = 900000000;         /* a sleep that only the timer ended */
+static const uint64_t quick_bell_ns = 30000; /* bells that follow each other as fast as a stream */
+enum { quick_bells_max = 3 };
+static const uint64_t rescue_ns = 900000000; /* a sleep that only the timer ended */
 static const uint64_t bell_late_ns = 200000000;
 static const uint64_t leave_limit_ns = 2000000000;
 
@@ -308,11 +310,17 @@ void fabric_ring(struct fabric *fabric, uint32_t rank)
 {
     struct fabric_rank *peer = &fabric->ranks[rank];
     enum moray_code code;
+    uint64_t now;
+    uint8_t keep = 1;
 
     if (peer->believed_awake || peer->state != FABRIC_RANK_ALIVE)
         return;
-    code = doorbell_tell(fabric->doorbell, rank, DOORBELL_BELL, NULL, 0);
-    peer->believed_awake = code == MORAY_OK;
+    now = fabric_now_ns();
+    peer->quick_bells = now - peer->bell_ns < quick_bell_ns ? peer->quick_bells + 1 : 0;
+    peer->bell_ns = now;
+    code = doorbell_tell(fabric->doorbell, rank, DOORBELL_BELL, &keep,
+                         peer->quick_bells >= quick_bells_max);
+    peer->believed_awake = code == MORAY_OK && peer->quick_bells >= quick_bells_max;
     peer->bell_wanted = code == MORAY_UNAVAILABLE;
     fabric->counts.bells += code == MORAY_OK;
     if (code == MORAY_UNAVAILABLE)
@@ -342,9 +350,9 @@ static void hear_asleep(struct fabric *fabric, uint32_t rank, const void *bytes)
         fabric_ring(fabric, rank);
 }
 
-static void hear_bell(struct fabric *fabric, uint32_t rank)
+static void hear_bell(struct fabric *fabric, uint32_t rank, bool keep)
 {
-    if (fabric->ranks[rank].rang || !fabric->ops->needs_bells)
+    if (!keep || fabric->ranks[rank].rang || !fabric->ops->needs_bells)
         return;
     fabric->ranks[rank].rang = true;
     fabric->rang[fabric->rang_count++] = rank;
@@ -365,9 +373,9 @@ static void on_record(void *context, uint32_t rank, enum doorbell_word word, con
 
     if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
         return;
-    if (word == DOORBELL_BELL && count == 0) {
+    if (word == DOORBELL_BELL && count <= 1) {
         fabric->suspect_ns = 0;
-        hear_bell(fabric, rank);
+        hear_bell(fabric, rank, count == 1);
     } else if (word == DOORBELL_ASLEEP && count == sizeof(uint64_t)) {
         hear_asleep(fabric, rank, bytes);
     } else if ((word == DOORBELL_READING || word == DOORBELL_READ) && count == 0) {
@@ -476,17 +484,20 @@ static void rank_lose(struct fabric *fabric, uint32_t rank)
     handler->lost(handler->context, rank, peer->leaving, peer->reason);
 }
 
-/* What ended the sleep? Returns whether some descriptor did. */
-static bool woken(struct fabric *fabric)
+/* What ended the sleep? Returns how many descriptors did; `*door` tells of the doorbell's. */
+static int woken(struct fabric *fabric, bool *door)
 {
     struct epoll_event events[8];
     int count = epoll_wait(fabric->epoll_fd, events, 8, 0);
     uint64_t ticks;
 
-    for (int i = 0; i < count; i++)
+    *door = false;
+    for (int i = 0; i < count; i++) {
+        *door |= events[i].data.fd == doorbell_fd(fabric->doorbell);
         if (events[i].data.fd == fabric->timer_fd && read(fabric->timer_fd, &ticks, 8) < 0)
-            continue;
-    return count > 0;
+            continue; /* armed anew meanwhile */
+    }
+    return count;
 }
 
 static void rescue_count(struct fabric *fabric)
@@ -510,12 +521,13 @@ size_t fabric_poll(struct fabric *fabric, const struct fabric_handler *handler)
     struct doorbell_handler doorbell = {fabric, on_up, on_record, on_end, on_refused};
     uint64_t now = fabric_now_ns();
     uint64_t asleep_ns = fabric->asleep_ns;
-    bool rung = !asleep_ns || woken(fabric);
+    bool door = now - fabric->doorbell_ns >= doorbell_every_ns;
+    bool rung = !asleep_ns || woken(fabric, &door) > 0;
     size_t work = 0;
 
     fabric->handler = handler;
     fabric->asleep_ns = 0;
-    if (asleep_ns || now - fabric->doorbell_ns >= doorbell_every_ns) {
+    if (door) {
         work += doorbell_poll(fabric->doorbell, &doorbell);
         fabric->doorbell_ns = now;
     }

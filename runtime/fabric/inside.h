@@ -6,11 +6,15 @@
  * with a struct fabric.
  *
  * Sleep and bells, for a fabric without a descriptor (mpi), exact and not by time:
- *     sender: `believed_awake` of a peer is set by ringing it, and cleared by its ASLEEP(had). On
- *         ASLEEP with had < frames posted to it, ring again: those frames were under way.
- *     sleeper: tells ASLEEP(frames had) to each peer that rang since its last sleep, then sleeps.
+ *     a frame to a peer not `believed_awake` rings; a bell says "once" or "keep".
+ *     once: the sender rings with the next frame again. Nothing else is said: a question and its
+ *         answer cost a bell each.
+ *     keep: sent when bells follow each other as fast as a stream. The sender believes the peer awake
+ *         until its ASLEEP(had). On ASLEEP with had < frames posted to it, it rings again: those
+ *         frames were under way. The sleeper tells ASLEEP(frames had) to each peer that rang "keep"
+ *         since its last sleep, then sleeps.
  * So a frame posted while the sender believes too long in a waking peer costs one more bell, and
- * none is lost. There is one bell a sleep, not one a message.
+ * none is lost.
  */
 #ifndef MORAY_FABRIC_INSIDE_H
 #define MORAY_FABRIC_INSIDE_H
@@ -27,9 +31,11 @@ struct fabric_rank {
     enum fabric_rank_state state; /* ENDING: known here, not yet told */
     bool leaving;                 /* said LEAVING: its end is clean */
     bool believed_awake;
-    bool bell_wanted; /* ring it once its connection is up */
-    bool rang;        /* since our last ASLEEP to it: it stands in fabric.rang */
-    bool reading;     /* said READING and not READ */
+    uint32_t quick_bells; /* in a row */
+    uint64_t bell_ns;     /* the last one */
+    bool bell_wanted;     /* ring it once its connection is up */
+    bool rang;            /* since our last ASLEEP to it: it stands in fabric.rang */
+    bool reading;         /* said READING and not READ */
     char reason[128];
 };
 

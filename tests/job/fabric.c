@@ -255,6 +255,24 @@ static void read_and_check(uint32_t rank, uint64_t offset, uint8_t *local, uint6
         }
 }
 
+/* The target only serves, as an agent does whose node has nothing to do. */
+static void reads_pass_quickly(void)
+{
+    enum { RUNS = 5, BYTES = 256 << 20 };
+    double best = 0;
+
+    for (int run = 0; me == 0 && run < RUNS; run++) {
+        uint64_t start = now_ns(), wanted = reads_ended + 1;
+        CHECK(fabric_read(fabric, 1, &granted[1], 0, arena + HALF, BYTES, 0) == MORAY_OK);
+        while (reads_ended < wanted)
+            serve_once(true);
+        double rate = BYTES / (double)(now_ns() - start);
+        best = rate > best ? rate : best;
+    }
+    say("reads of 256 MiB: %.2f GB/s\n", best);
+    meet();
+}
+
 static void reads_of_all_lengths(void)
 {
     static const uint64_t lengths[] = {1,        8,        100, 4096, 65536, 1 << 20, (1 << 20) + 1,
@@ -271,13 +289,10 @@ static void reads_of_all_lengths(void)
     must_send(before, &head, sizeof(head));
     serve_until(&grants, 1);
     for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
-        uint64_t start = now_ns(), bytes = lengths[i], wanted = reads_ended + 1;
+        uint64_t bytes = lengths[i], wanted = reads_ended + 1;
         CHECK(fabric_read(fabric, next, &granted[next], 3 * i, arena + HALF, bytes, i) == MORAY_OK);
         while (reads_ended < wanted)
             serve_once(true);
-        if (me == 0 && bytes >= 1 << 20)
-            printf("read of %" PRIu64 " bytes: %.2f GB/s\n", bytes,
-                   (double)bytes / (double)(now_ns() - start));
         for (uint64_t k = 0; k < bytes; k++)
             CHECK(arena[HALF + k] == pattern(next, 3 * i + k));
     }
@@ -295,6 +310,7 @@ static void reads_of_all_lengths(void)
     CHECK(fabric_expose(fabric, ARENA_BYTES - 10, 11, &head.window, &error) == MORAY_INVALID);
     free(outside);
     meet();
+    reads_pass_quickly();
     fabric_conceal(fabric, &head.window);
 }
 
