@@ -34,24 +34,21 @@ struct job {
     bool is_srun;
 };
 
-static void say(const char *format, const char *what, int number)
-{
-    fprintf(stderr, "moray run: ");
-    fprintf(stderr, format, what, number);
-    fprintf(stderr, ": %s\n", strerror(errno));
-}
-
-static void become(const struct command *command)
+/* Becomes the command. Returns, with what a shell would end with, only if that failed. */
+static int become(const struct command *command)
 {
     for (unsigned i = 0; i < command->variable_count; i++)
         putenv((char *)(uintptr_t)command->variables[i]);
     execvp(command->words[0], (char *const *)(uintptr_t)command->words);
-    say("cannot start %s", command->words[0], 0);
-    if (errno == ENOENT && command->launcher != COMMAND_NONE)
+
+    int cause = errno;
+    fprintf(stderr, "moray run: cannot start %s: %s\n", command->words[0], strerror(cause));
+    if (cause == ENOENT && command->launcher != COMMAND_NONE)
         fprintf(stderr, "moray run: %s comes with %s\n", command->words[0],
                 command->launcher == COMMAND_SRUN
                     ? "Slurm (Debian: slurm-client; Spack: slurm)"
                     : "Open MPI (Debian: openmpi-bin; Spack: openmpi)");
+    return cause == ENOENT ? 127 : 126;
 }
 
 _Noreturn static void be_launcher(const struct job *job, const struct command *command)
@@ -60,9 +57,9 @@ _Noreturn static void be_launcher(const struct job *job, const struct command *c
         setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     sigprocmask(SIG_SETMASK, &job->old_mask, NULL);
-    if (getppid() == job->self) /* else moray run died before it was watched */
-        become(command);
-    _exit(errno == ENOENT ? 127 : 126);
+    if (getppid() != job->self) /* moray run died before it could be watched */
+        _exit(126);
+    _exit(become(command));
 }
 
 /* Waits for the end of moray run. Has nothing open of it but the pipe, and no part in its signals. */
@@ -93,7 +90,7 @@ static int start(struct job *job, const struct command *command)
     int ends[2];
 
     if (pipe2(ends, O_CLOEXEC)) {
-        say("no pipe", "", 0);
+        fprintf(stderr, "moray run: no pipe: %s\n", strerror(errno));
         return 126;
     }
     job->watch_fd = ends[1];
@@ -101,7 +98,7 @@ static int start(struct job *job, const struct command *command)
     if (job->launcher == 0)
         be_launcher(job, command);
     if (job->launcher < 0) {
-        say("cannot start %s", command->words[0], 0);
+        fprintf(stderr, "moray run: cannot start a process: %s\n", strerror(errno));
         return 126;
     }
     if (command->launcher == COMMAND_MPIRUN)
@@ -212,10 +209,8 @@ int job_run(const struct command *command)
     struct job job = {.self = getpid(), .is_srun = command->launcher == COMMAND_SRUN};
     sigset_t signals;
 
-    if (command->launcher == COMMAND_NONE) {
-        become(command);
-        return errno == ENOENT ? 127 : 126;
-    }
+    if (command->launcher == COMMAND_NONE)
+        return become(command);
     job.on_terminal = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
     sigemptyset(&signals);
     sigaddset(&signals, SIGCHLD);
