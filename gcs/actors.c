@@ -57,6 +57,7 @@ struct actors {
     struct index by_id, by_name;
     struct queue dirty, waiting;
     uint64_t deadline_ns; /* the least of all wake_ns and force_ns, or less */
+    bool *lost;           /* owned; by rank */
 };
 
 static struct actor *find(const struct actors *actors, uint64_t id)
@@ -443,6 +444,9 @@ static void node_lost(struct actors *actors, struct actor *actor)
 
 void actors_rank_lost(struct actors *actors, uint32_t rank, uint64_t now_ns)
 {
+    if (rank >= actors->options.rank_count || actors->lost[rank])
+        return;
+    actors->lost[rank] = true;
     for (uint32_t at = 0; at < actors->capacity; at++) {
         struct actor *actor = &actors->records[at];
         if (!actor->id)
@@ -480,11 +484,24 @@ uint64_t actors_deadline(const struct actors *actors)
     return actors->deadline_ns;
 }
 
+/* A word about a lost rank, passed on by another, must not bring it back. */
+static enum moray_code check_rank(const struct actors *actors, uint32_t rank,
+                                  struct moray_error *error)
+{
+    if (rank < actors->options.rank_count && !actors->lost[rank])
+        return MORAY_OK;
+    return error_set(error, MORAY_STALE, "rank %u is lost, or is none of the %u of this job", rank,
+                     actors->options.rank_count);
+}
+
 enum moray_code actors_hold(struct actors *actors, uint64_t id, uint32_t rank, uint64_t epoch,
                             bool set, uint64_t now_ns, struct moray_error *error)
 {
     struct actor *actor = find(actors, id);
+    enum moray_code code = check_rank(actors, rank, error);
 
+    if (code != MORAY_OK)
+        return code;
     if (!actor)
         return error_set(error, MORAY_STALE, "actor %llx is dead and forgotten, or never was",
                          (unsigned long long)id);
@@ -599,7 +616,9 @@ enum moray_code actors_create(struct actors *actors, const struct actors_spec *s
         return error_set(error, MORAY_EXISTS,
                          "an actor is named \"%.200s\" already in the namespace \"%.200s\"",
                          spec->name, space);
-    code = check_spec(actors, spec, error);
+    code = check_rank(actors, spec->creator, error);
+    if (code == MORAY_OK)
+        code = check_spec(actors, spec, error);
     if (code != MORAY_OK)
         return code;
     block = copy_texts(spec);
@@ -686,46 +705,53 @@ size_t actors_count(const struct actors *actors)
     return actors->count;
 }
 
-/* Takes the next action that is due for one actor; false: none. */
-static bool take_due(struct actor *actor, struct actors_action *out)
+/* The next rank that has to learn the state; NULL: none. */
+static struct holder *next_to_tell(struct actor *actor, const bool *lost)
 {
-    bool *due = actor->stop      ? &actor->stop
-                : actor->release ? &actor->release
-                : actor->choose  ? &actor->choose
-                : actor->start   ? &actor->start
-                : actor->finish  ? &actor->finish
-                                 : NULL;
-
-    *out = (struct actors_action){
-        .id = actor->id, .rank = actor->node, .incarnation = actor->incarnation};
-    if (due) {
-        *due = false;
-        if (due == &actor->stop) {
-            out->kind = ACTORS_STOP;
-        } else if (due == &actor->release) {
-            out->kind = ACTORS_RELEASE;
-            out->rank = actor->release_rank;
-        } else if (due == &actor->choose) {
-            out->kind = ACTORS_CHOOSE;
-            out->rank = actor->avoid;
-        } else if (due == &actor->start) {
-            out->kind = ACTORS_START;
-            actor->has_process = true;
-        } else {
-            out->kind = ACTORS_FINISH;
-        }
-        return true;
-    }
     while (actor->tell_at < actor->holders.count) {
         struct holder *holder = &actor->holders.entries[actor->tell_at++];
-        if (holder->told || holder->epoch == UINT64_MAX)
-            continue; /* it knows, or is lost */
+        if (holder->told || lost[holder->rank])
+            continue;
         holder->told = true;
-        out->kind = ACTORS_TELL;
-        out->rank = holder->rank;
-        return true;
+        return holder;
     }
-    return false;
+    return NULL;
+}
+
+/* Takes the next action that is due for one actor; false: none. */
+static bool take_due(struct actor *actor, const bool *lost, struct actors_action *out)
+{
+    struct actors_action due = {
+        .id = actor->id, .rank = actor->node, .incarnation = actor->incarnation};
+
+    if (actor->stop) {
+        due.kind = ACTORS_STOP;
+        actor->stop = false;
+    } else if (actor->release) {
+        due.kind = ACTORS_RELEASE;
+        due.rank = actor->release_rank;
+        actor->release = false;
+    } else if (actor->choose) {
+        due.kind = ACTORS_CHOOSE;
+        due.rank = actor->avoid;
+        actor->choose = false;
+    } else if (actor->start) {
+        due.kind = ACTORS_START;
+        actor->start = false;
+        actor->has_process = true;
+    } else if (actor->finish) {
+        due.kind = ACTORS_FINISH;
+        actor->finish = false;
+    } else {
+        struct holder *holder = next_to_tell(actor, lost);
+        if (!holder)
+            return false;
+        due.kind = ACTORS_TELL;
+        due.rank = holder->rank;
+    }
+    show(actor, &due.line);
+    *out = due;
+    return true;
 }
 
 static void forget(struct actors *actors, struct actor *actor)
@@ -743,10 +769,8 @@ bool actors_next(struct actors *actors, struct actors_action *out)
 {
     while (actors->dirty.first != INDEX_NONE) {
         struct actor *actor = &actors->records[actors->dirty.first];
-        if (take_due(actor, out)) {
-            show(actor, &out->line);
+        if (take_due(actor, actors->lost, out))
             return true;
-        }
         actors->dirty.first = actor->dirty_next;
         actor->dirty = false;
         if (actor->state == ACTORS_DEAD && actor->holders.held == 0 && !actor->has_process)
@@ -774,15 +798,24 @@ static void set_defaults(struct actors_options *options)
 enum moray_code actors_create_table(const struct actors_options *options, struct actors **out,
                                     struct moray_error *error)
 {
-    struct actors *actors = *out = calloc(1, sizeof(*actors));
+    struct actors *actors;
 
-    if (!actors)
+    *out = NULL;
+    if (options->rank_count == 0)
+        return error_set(error, MORAY_INVALID, "rank_count is 0; a job has at least one rank");
+    actors = calloc(1, sizeof(*actors));
+    if (actors)
+        actors->lost = calloc(options->rank_count, sizeof(*actors->lost));
+    if (!actors || !actors->lost) {
+        free(actors);
         return error_set(error, MORAY_NO_MEMORY, "no memory for the table of actors");
+    }
     actors->options = *options;
     set_defaults(&actors->options);
     actors->unused = INDEX_NONE;
     actors->dirty = actors->waiting = (struct queue){INDEX_NONE, INDEX_NONE};
     actors->deadline_ns = UINT64_MAX;
+    *out = actors;
     return MORAY_OK;
 }
 
@@ -797,5 +830,6 @@ void actors_destroy_table(struct actors *actors)
     index_clear(&actors->by_id);
     index_clear(&actors->by_name);
     free(actors->records);
+    free(actors->lost);
     free(actors);
 }

@@ -42,7 +42,8 @@ enum {
     ACTORS_ENDLESS = -1,         /* restarts without limit */
 };
 
-struct actors_options {    /* zeros are the defaults */
+struct actors_options {    /* zeros are the defaults, but for rank_count */
+    uint32_t rank_count;   /* ranks of the job, at least 1 */
     uint32_t actor_max;    /* actors that are not yet forgotten; 0: 100,000 */
     uint64_t finish_ns;    /* time to finish the queue after the last handle; 0: 30 s */
     uint64_t quick_ns;     /* a process that lived less has died quickly; 0: 1 s */
@@ -110,7 +111,7 @@ struct actors_action {
 };
 
 /** Makes an empty table. Owner: the caller, until actors_destroy(); `options` is copied.
- *  Errors: MORAY_NO_MEMORY; then `*out` is NULL. */
+ *  Errors: MORAY_INVALID for 0 ranks, MORAY_NO_MEMORY; then `*out` is NULL. */
 MORAY_MUST_CHECK enum moray_code actors_create_table(const struct actors_options *options,
                                                      struct actors **out,
                                                      struct moray_error *error);
@@ -121,7 +122,8 @@ void actors_destroy_table(struct actors *actors);
 /** A rank makes an actor. `*id` is the actor's: the one in `spec`, or with or_get that of the actor
  *  that has the name already, of which the creator then holds a handle.
  *  Errors: MORAY_EXISTS if the name is taken (and not or_get) or the id is known; MORAY_INVALID for
- *  a bad name or arguments over start_bytes_max; MORAY_BUSY at actor_max; MORAY_NO_MEMORY. */
+ *  a bad name or arguments over start_bytes_max; MORAY_BUSY at actor_max; MORAY_STALE if the creator
+ *  is lost; MORAY_NO_MEMORY. */
 MORAY_MUST_CHECK enum moray_code actors_create(struct actors *actors,
                                                const struct actors_spec *spec, uint64_t now_ns,
                                                uint64_t *id, struct moray_error *error);
@@ -134,7 +136,8 @@ MORAY_MUST_CHECK enum moray_code actors_find(struct actors *actors, const char *
 
 /** A word about a rank's handles: its count left 0 (`set`), or is 0 again. Another rank may pass it
  *  on; late and repeated words are harmless (base/holders.h). A rank that begins to hold is told the
- *  actor's state. Errors: MORAY_STALE if the actor is not known (any more); MORAY_NO_MEMORY. */
+ *  actor's state. Errors: MORAY_STALE if the actor is not known (any more), or the rank
+ *  is lost; MORAY_NO_MEMORY. */
 MORAY_MUST_CHECK enum moray_code actors_hold(struct actors *actors, uint64_t id, uint32_t rank,
                                              uint64_t epoch, bool set, uint64_t now_ns,
                                              struct moray_error *error);

@@ -51,6 +51,7 @@ struct directory {
     uint32_t dirty_first, dirty_last;
     struct index by_id;
     struct fifo drops;
+    bool *lost; /* owned; by rank */
 };
 
 static struct object *find(const struct directory *directory, uint64_t id)
@@ -62,6 +63,16 @@ static struct object *find(const struct directory *directory, uint64_t id)
         if (directory->objects[at].id == id)
             return &directory->objects[at];
     return NULL;
+}
+
+/* A late word about a lost rank, passed on by another perhaps, must not bring it back. */
+static enum moray_code check_rank(const struct directory *directory, uint32_t rank,
+                                  struct moray_error *error)
+{
+    if (rank < directory->options.rank_count && !directory->lost[rank])
+        return MORAY_OK;
+    return error_set(error, MORAY_STALE, "rank %u is lost, or is none of the %u of this job", rank,
+                     directory->options.rank_count);
 }
 
 static uint32_t position(const struct directory *directory, const struct object *object)
@@ -262,7 +273,10 @@ enum moray_code directory_sealed(struct directory *directory, uint64_t id, uint3
                                  uint32_t attempt, uint64_t bytes, struct moray_error *error)
 {
     struct object *object = find(directory, id);
+    enum moray_code code = check_rank(directory, rank, error);
 
+    if (code != MORAY_OK)
+        return code;
     if (!fifo_reserve(&directory->drops, 1, sizeof(struct drop)) ||
         (object && !reserve_copy(object)))
         return error_set(error, MORAY_NO_MEMORY, "no memory for a copy at rank %u", rank);
@@ -323,8 +337,11 @@ enum moray_code directory_want(struct directory *directory, uint64_t id, uint32_
                                uint64_t transfer, struct moray_error *error)
 {
     struct object *object = find(directory, id);
+    enum moray_code code = check_rank(directory, reader, error);
     struct read *reads;
 
+    if (code != MORAY_OK)
+        return code;
     if (!object)
         return error_set(error, MORAY_STALE, "object %llx of rank %u is free, or never was",
                          (unsigned long long)id, directory->options.rank);
@@ -392,7 +409,10 @@ enum moray_code directory_hold(struct directory *directory, uint64_t id, uint32_
                                uint64_t epoch, bool set, struct moray_error *error)
 {
     struct object *object = find(directory, id);
+    enum moray_code code = check_rank(directory, rank, error);
 
+    if (code != MORAY_OK)
+        return code;
     if (!object)
         return error_set(error, MORAY_STALE, "object %llx of rank %u is free, or never was",
                          (unsigned long long)id, directory->options.rank);
@@ -423,6 +443,9 @@ static void lose_rank(struct directory *directory, struct object *object, uint32
 
 void directory_rank_lost(struct directory *directory, uint32_t rank)
 {
+    if (rank >= directory->options.rank_count || directory->lost[rank])
+        return;
+    directory->lost[rank] = true;
     for (uint32_t at = 0; at < directory->capacity; at++) {
         struct object *object = &directory->objects[at];
         if (object->used && !object->freeing)
@@ -581,17 +604,26 @@ bool directory_next(struct directory *directory, struct directory_action *out)
 enum moray_code directory_create(const struct directory_options *options, struct directory **out,
                                  struct moray_error *error)
 {
-    struct directory *directory = *out = calloc(1, sizeof(*directory));
+    struct directory *directory;
 
-    if (!directory)
+    *out = NULL;
+    if (options->rank_count == 0)
+        return error_set(error, MORAY_INVALID, "rank_count is 0; a job has at least one rank");
+    directory = calloc(1, sizeof(*directory));
+    if (directory)
+        directory->lost = calloc(options->rank_count, sizeof(*directory->lost));
+    if (!directory || !directory->lost) {
+        free(directory);
         return error_set(error, MORAY_NO_MEMORY, "no memory for rank %u's object directory",
                          options->rank);
+    }
     directory->options = *options;
     if (!options->object_max)
         directory->options.object_max = 4 * 1000 * 1000;
     if (!options->reads_per_copy_max)
         directory->options.reads_per_copy_max = 2;
     directory->unused = directory->dirty_first = directory->dirty_last = INDEX_NONE;
+    *out = directory;
     return MORAY_OK;
 }
 
@@ -607,5 +639,6 @@ void directory_destroy(struct directory *directory)
     index_clear(&directory->by_id);
     fifo_clear(&directory->drops);
     free(directory->objects);
+    free(directory->lost);
     free(directory);
 }

@@ -37,7 +37,8 @@
 
 struct directory;
 
-struct directory_options {       /* zeros are the defaults */
+struct directory_options {       /* zeros are the defaults, but for rank_count */
+    uint32_t rank_count;         /* ranks of the job, at least 1 */
     uint32_t rank;               /* the owner */
     uint32_t object_max;         /* objects at once; 0: 4,000,000 */
     uint32_t reads_per_copy_max; /* readers of one copy at once; 0: 2 */
@@ -69,7 +70,7 @@ enum directory_end {                      /* how a read ended, by the reader's w
 };
 
 /** Makes an empty directory. Owner: the caller, until directory_destroy(); `options` is copied.
- *  Errors: MORAY_NO_MEMORY; then `*out` is NULL. */
+ *  Errors: MORAY_INVALID for 0 ranks, MORAY_NO_MEMORY; then `*out` is NULL. */
 MORAY_MUST_CHECK enum moray_code directory_create(const struct directory_options *options,
                                                   struct directory **out,
                                                   struct moray_error *error);
@@ -120,12 +121,14 @@ MORAY_MUST_CHECK enum moray_code directory_fetched(struct directory *directory, 
 bool directory_copy_gone(struct directory *directory, uint64_t object, uint32_t rank);
 
 /** A word about a rank's references: its count left 0 (`set`), or is 0 again; by itself or passed
- *  on by another. Errors: MORAY_STALE if the object is not here; MORAY_NO_MEMORY. */
+ *  on by another. Errors: MORAY_STALE if the object is not here, or the rank is lost;
+ *  MORAY_NO_MEMORY. */
 MORAY_MUST_CHECK enum moray_code directory_hold(struct directory *directory, uint64_t object,
                                                 uint32_t rank, uint64_t epoch, bool set,
                                                 struct moray_error *error);
 
-/** A rank is lost: its copies, references and reads are gone; reads from it go on from others. */
+/** A rank is lost: its copies, references and reads are gone; reads from it go on from others. No
+ *  later word about it counts: directory_sealed(), _want() and _hold() then say MORAY_STALE. */
 void directory_rank_lost(struct directory *directory, uint32_t rank);
 
 struct directory_line { /* for tools and tests */
