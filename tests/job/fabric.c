@@ -46,7 +46,8 @@ static int epoll_fd;
 static uint64_t next_index[RANKS_MAX], data_count, stream_bytes, reads_ended;
 static uint32_t steps_ready, steps_gone, pings, pongs, lost_count, lost_rank;
 static struct fabric_window granted[RANKS_MAX];
-static uint32_t grants;
+static uint32_t grants, posted_reads;
+static uint64_t hung_pid;
 
 static uint64_t now_ns(void)
 {
@@ -116,6 +117,7 @@ static void on_message(void *context, uint32_t rank, const void *bytes, size_t c
         return;
     case GRANT:
         granted[rank] = head->window;
+        hung_pid = head->index;
         grants++;
         return;
     case PING:
@@ -137,7 +139,8 @@ static void on_read(void *context, uint64_t cookie, enum moray_code code, bool p
     (void)context;
     (void)cookie;
     CHECK(code == MORAY_OK || lost_count);
-    CHECK(!posted);
+    CHECK(!posted || lost_count);
+    posted_reads += posted;
     reads_ended++;
 }
 
@@ -401,6 +404,48 @@ static void a_killed_rank_is_told(void)
     _exit(0);
 }
 
+/* A rank that hangs in the middle of a read of its memory: given up, it holds nobody. */
+static void a_hung_rank_is_given_up(void)
+{
+    struct head head = {.word = GRANT, .index = (uint64_t)getpid()};
+    uint32_t last = ranks - 1, ended = 0;
+    struct moray_error error;
+    uint64_t start;
+
+    while (fabric_expose(fabric, 0, HALF, &head.window, &error) == MORAY_BUSY)
+        serve_once(true);
+    if (me == last)
+        must_send(0, &head, sizeof(head));
+    if (me == 0)
+        serve_until(&grants, 1);
+    meet();
+    if (me == last) /* stops by itself: what it sent is out, what is asked of it is not answered */
+        raise(SIGSTOP);
+    start = now_ns();
+    if (me == 0) {
+        usleep(100000);
+        CHECK(fabric_read(fabric, last, &granted[last], 0, arena + HALF, HALF, 0) == MORAY_OK);
+        CHECK(fabric_send(fabric, last, arena, 1 << 20) == MORAY_OK);
+        while (now_ns() - start < 300000000)
+            serve_once(true);
+        CHECK(!lost_count && !reads_ended);
+        start = now_ns();
+        fabric_fence(fabric, last, "the test says so");
+        while ((!lost_count || !reads_ended) && now_ns() - start < 5000000000)
+            serve_once(true);
+        ended = lost_count == 1 && reads_ended == 1;
+        kill((pid_t)hung_pid, SIGKILL);
+        CHECK(ended);
+        printf("rank 0: given up after %.1f ms, buffer %s\n", (double)(now_ns() - start) / 1e6,
+               posted_reads ? "kept aside" : "free");
+        fflush(stdout);
+    }
+    while (me && now_ns() - start < 8000000000 && !lost_count)
+        serve_once(true);
+    CHECK(!fabric_close(fabric, false));
+    _exit(0);
+}
+
 /* ---- A rank ---- */
 
 static enum moray_code allgather(void *context, const void *mine, size_t bytes, void *all)
@@ -452,6 +497,8 @@ static int rank_main(const char *kind, const char *what)
     say("first meeting after %.1f ms\n", (double)(now_ns() - start) / 1e6);
     if (strcmp(what, "death") == 0)
         a_killed_rank_is_told();
+    if (strcmp(what, "hang") == 0)
+        a_hung_rank_is_given_up();
     messages_of_all_lengths();
     say("messages: right\n", 0);
     reads_of_all_lengths();

@@ -437,7 +437,7 @@ END_TEST
 START_TEST(nothing_outlives_a_killed_rank)
 {
     int channel[2];
-    pid_t pids[6];
+    pid_t pids[6] = {0};
 
     ck_assert_int_eq(pipe(channel), 0);
     pid_t rank = fork();
