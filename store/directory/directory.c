@@ -18,7 +18,8 @@ struct copy {
 struct read {
     uint64_t transfer;
     uint32_t reader;
-    uint32_t source; /* NOBODY: waits, or its source is no copy any more */
+    uint32_t source; /* of the grant; NOBODY: it waits */
+    bool counted;    /* in the read_count of the copy at `source`; not if that is gone */
     enum { WAITING, GRANT_DUE, GRANTED, HAS_DUE, REFUSE_DUE } state;
 };
 
@@ -134,19 +135,32 @@ static void add_copy(struct object *object, uint32_t rank)
     object->lost_due = false;
 }
 
+/* The read does not use its source any more. */
+static void leave_source(struct object *object, struct read *read)
+{
+    struct copy *copy = read->counted ? copy_at(object, read->source) : NULL;
+
+    assert(!read->counted || (copy && copy->read_count > 0));
+    if (copy)
+        copy->read_count--;
+    read->counted = false;
+    read->source = NOBODY;
+}
+
 static void end_read(struct object *object, uint32_t at)
 {
-    struct copy *copy = copy_at(object, object->reads[at].source);
-
-    if (copy && object->reads[at].source != NOBODY) {
-        assert(copy->read_count > 0);
-        copy->read_count--;
-    }
+    leave_source(object, &object->reads[at]);
     object->read_count--;
     memmove(object->reads + at, object->reads + at + 1,
             (object->read_count - at) * sizeof(*object->reads));
     if (object->due_at > at)
         object->due_at--;
+}
+
+static void wait_again(struct object *object, struct read *read)
+{
+    leave_source(object, read);
+    read->state = WAITING;
 }
 
 /* The copy with the fewest readers, if it has a turn for one more. */
@@ -177,6 +191,7 @@ static bool decide(const struct directory *directory, struct object *object, str
     if (!copy)
         return false;
     copy->read_count++;
+    read->counted = true;
     read->source = copy->rank;
     read->state = GRANT_DUE;
     return true;
@@ -202,19 +217,22 @@ static void settle(struct directory *directory, struct object *object)
     touch(directory, object);
 }
 
-/* A copy is gone. Those that read from it hear so from the source; those not yet granted wait again. */
-static void remove_copy(struct object *object, struct copy *copy, enum directory_end readers)
+/* A copy is gone. Those that were told to read from it hear so from the source, or have read it all
+ * by now: their word comes. Those that were not told yet wait again. */
+static void remove_copy(struct object *object, struct copy *copy)
 {
-    uint32_t rank = copy->rank;
-
     for (uint32_t i = 0; i < object->read_count; i++) {
         struct read *read = &object->reads[i];
-        if (read->source != rank)
+        if (!read->counted || read->source != copy->rank)
             continue;
-        read->source = NOBODY;
-        if (read->state == GRANT_DUE || readers == DIRECTORY_NO_SOURCE)
-            read->state = WAITING;
+        if (read->state == GRANT_DUE) {
+            wait_again(object, read);
+        } else {
+            read->counted = false;
+            copy->read_count--;
+        }
     }
+    assert(copy->read_count == 0);
     *copy = object->copies[--object->copy_count];
     if (object->copy_count == 0 && object->failed == MORAY_OK)
         object->lost_due = true;
@@ -364,7 +382,6 @@ enum moray_code directory_fetched(struct directory *directory, uint64_t id, uint
 {
     struct object *object = find(directory, id);
     uint32_t at = object ? find_read(object, reader, transfer) : NOBODY;
-    struct copy *copy;
 
     if (end == DIRECTORY_KEPT && (!fifo_reserve(&directory->drops, 1, sizeof(struct drop)) ||
                                   (object && !reserve_copy(object))))
@@ -376,14 +393,12 @@ enum moray_code directory_fetched(struct directory *directory, uint64_t id, uint
                          (unsigned long long)transfer, reader);
     }
     if (end == DIRECTORY_NO_SOURCE) {
-        copy = copy_at(object, source);
-        if (object->reads[at].state != GRANTED ||
-            (object->reads[at].source != source && object->reads[at].source != NOBODY))
+        struct read *read = &object->reads[at];
+        if (read->state != GRANTED || read->source != source)
             return MORAY_OK; /* it goes on from another already */
-        if (copy)
-            remove_copy(object, copy, DIRECTORY_GAVE_UP);
-        object->reads[at].source = NOBODY;
-        object->reads[at].state = WAITING;
+        if (read->counted)   /* else that copy is gone, and one that is there now is another */
+            remove_copy(object, copy_at(object, source));
+        wait_again(object, read);
     } else {
         end_read(object, at);
         if (end == DIRECTORY_KEPT)
@@ -400,7 +415,7 @@ bool directory_copy_gone(struct directory *directory, uint64_t id, uint32_t rank
 
     if (!copy)
         return false;
-    remove_copy(object, copy, DIRECTORY_GAVE_UP);
+    remove_copy(object, copy);
     settle(directory, object);
     return true;
 }
@@ -425,16 +440,21 @@ enum moray_code directory_hold(struct directory *directory, uint64_t id, uint32_
 
 static void lose_rank(struct directory *directory, struct object *object, uint32_t rank)
 {
-    struct copy *copy = copy_at(object, rank);
     bool changed = holders_lose(&object->holders, rank);
+    struct copy *copy = copy_at(object, rank);
 
-    for (uint32_t i = object->read_count; i-- > 0;)
-        if (object->reads[i].reader == rank) {
+    for (uint32_t i = object->read_count; i-- > 0;) {
+        struct read *read = &object->reads[i];
+        if (read->reader != rank && read->source != rank)
+            continue;
+        if (read->reader == rank)
             end_read(object, i);
-            changed = true;
-        }
+        else
+            wait_again(object, read);
+        changed = true;
+    }
     if (copy) {
-        remove_copy(object, copy, DIRECTORY_NO_SOURCE);
+        remove_copy(object, copy);
         changed = true;
     }
     if (changed)
