@@ -88,13 +88,11 @@ static const char *verb(enum how how)
     return how == HOW_WRITE ? "wrote to" : how == HOW_READ ? "read from" : "touched";
 }
 
-static const char *reason_in_window(const void *address, enum how how, int signal_number)
+static const char *reason_in_window(const void *address, uint32_t window, uint64_t offset,
+                                    enum how how, int signal_number)
 {
-    uint32_t window;
-    uint64_t offset;
     const char *better = NULL;
 
-    window_find(address, &window, &offset);
     if (guard.options.explain)
         better = guard.options.explain(address, how == HOW_WRITE);
     if (better)
@@ -119,11 +117,11 @@ static void put_reason(struct line *line, const siginfo_t *info, const ucontext_
 {
     uintptr_t address = (uintptr_t)info->si_addr, stack = stack_pointer(context);
     enum how how = how_of(context);
-    uint32_t window;
-    uint64_t offset;
+    uint32_t window = 0;
+    uint64_t offset = 0;
 
     if (window_find(info->si_addr, &window, &offset)) {
-        put(line, reason_in_window(info->si_addr, how, info->si_signo));
+        put(line, reason_in_window(info->si_addr, window, offset, how, info->si_signo));
     } else if (info->si_signo == SIGSEGV && info->si_code == SI_KERNEL) {
         put(line, "used an address that cannot exist");
         return;

@@ -12,7 +12,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -264,26 +263,30 @@ static bool is_ours(void *context, pid_t pid)
     return !stat(text, &file) && file.st_ino == zygote->tether_inode && S_ISFIFO(file.st_mode);
 }
 
-/* Waits for the zygote's end; whoever else reaped it (a wait() of the user's) is fine too. */
-static bool wait_for_end(struct zygote *zygote, int pidfd, unsigned limit_ms)
+static void drain(struct zygote *zygote)
 {
-    struct pollfd ready = {.fd = pidfd, .events = POLLIN};
-    uint64_t end_ms = wire_now_ms() + limit_ms;
     struct zygote_event event;
-    int count = 0;
 
-    while (pidfd >= 0 && count <= 0) {
-        uint64_t now_ms = wire_now_ms();
-        while (!zygote->lost && zygote_next(zygote, &event)) {
-            if (event.out_fd >= 0)
-                close(event.out_fd);
-            if (event.err_fd >= 0)
-                close(event.err_fd);
-        }
-        if (now_ms >= end_ms)
+    while (!zygote->lost && zygote_next(zygote, &event)) {
+        if (event.out_fd >= 0)
+            close(event.out_fd);
+        if (event.err_fd >= 0)
+            close(event.err_fd);
+    }
+}
+
+/* Waits for the zygote's end, and reaps it; whoever else reaped it (a wait() of the user's) is fine
+ * too. Goes on reading: a zygote that waits for room in our socket needs us to. */
+static bool wait_for_end(struct zygote *zygote, unsigned limit_ms)
+{
+    uint64_t end_ms = wire_now_ms() + limit_ms;
+
+    while (waitpid(zygote->pid, NULL, WNOHANG) == 0) {
+        struct pollfd ready = {.fd = zygote->lost ? -1 : zygote->control, .events = POLLIN};
+        if (wire_now_ms() >= end_ms)
             return false;
-        /* in pieces: a zygote that waits for room in our socket needs us to read it */
-        count = poll(&ready, 1, end_ms - now_ms < 10 ? (int)(end_ms - now_ms) : 10);
+        poll(&ready, 1, 1); /* its socket ends a moment before it can be reaped */
+        drain(zygote);
     }
     return true;
 }
@@ -292,18 +295,13 @@ bool zygote_stop(struct zygote *zygote, unsigned limit_ms)
 {
     if (!zygote)
         return true;
-    /* ours until we reap it, so its pid means it, unless the user's wait() took it */
-    int pidfd = (int)syscall(SYS_pidfd_open, zygote->pid, 0);
     if (request(zygote, &(struct wire_request){.kind = WIRE_STOP}, NULL, 0, NULL) != MORAY_OK)
         shutdown(zygote->control, SHUT_RDWR); /* its socket is full, or it is gone: end it is */
-    bool gone = wait_for_end(zygote, pidfd, limit_ms);
+    bool gone = wait_for_end(zygote, limit_ms);
     if (!gone) {
-        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-        wait_for_end(zygote, pidfd, SWEEP_MS);
+        kill(zygote->pid, SIGKILL); /* not reaped yet, so the pid is its own */
+        wait_for_end(zygote, SWEEP_MS);
     }
-    if (pidfd >= 0)
-        close(pidfd);
-    waitpid(zygote->pid, NULL, WNOHANG);
     gone &= children_sweep(is_ours, zygote, SWEEP_MS);
     close(zygote->control);
     close(zygote->tether);

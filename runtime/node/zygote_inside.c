@@ -17,6 +17,22 @@ static int by_value(const void *a, const void *b)
     return *(const int *)a - *(const int *)b;
 }
 
+/* Closes first … last; kernels before 5.9 have no call for it. */
+static void close_from_to(unsigned first, unsigned last)
+{
+    if (!close_range(first, last, 0))
+        return;
+    DIR *open_ones = opendir("/proc/self/fd");
+    for (struct dirent *entry; open_ones && (entry = readdir(open_ones));) {
+        unsigned fd = (unsigned)atoi(entry->d_name);
+        if (entry->d_name[0] != '.' && fd >= first && fd <= last &&
+            fd != (unsigned)dirfd(open_ones))
+            close((int)fd);
+    }
+    if (open_ones)
+        closedir(open_ones);
+}
+
 void descriptors_close_but(const struct zygote_options *options, const int *fds, uint32_t fd_count)
 {
     enum { KEPT_MAX = WINDOW_COUNT_MAX + 128 };
@@ -35,10 +51,10 @@ void descriptors_close_but(const struct zygote_options *options, const int *fds,
         if (kept[i] < (int)from)
             continue;
         if ((unsigned)kept[i] > from)
-            close_range(from, (unsigned)kept[i] - 1, 0);
+            close_from_to(from, (unsigned)kept[i] - 1);
         from = (unsigned)kept[i] + 1;
     }
-    close_range(from, ~0U, 0);
+    close_from_to(from, ~0U);
 }
 
 /* ---- Children ---- */

@@ -18,7 +18,7 @@
 #include "node/zygote.h"
 #include "store/arena/window.h"
 
-enum { LIMIT_MS = 5000, LATENCY_RUNS = 51 };
+enum { LIMIT_MS = 5000, LATENCY_RUNS = 31 };
 
 /* What a process of these tests does, in payload[0]. */
 enum job {
@@ -577,7 +577,9 @@ START_TEST(a_spawn_does_not_grow_with_the_arena)
     qsort(took_us, LATENCY_RUNS, sizeof(*took_us), by_value);
     printf("spawn: median %llu us, least %llu us\n", (unsigned long long)took_us[LATENCY_RUNS / 2],
            (unsigned long long)took_us[0]);
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
     ck_assert_uint_lt(took_us[0], 5000);
+#endif
     stop();
 }
 END_TEST
