@@ -19,9 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "node/leftovers.h"
 #include "store/arena/window.h"
 
-enum { SPARE_DEATHS_MAX = 8, SWEEP_MS = 3000 };
+enum { SPARE_DEATHS_MAX = 8, SWEEP_MS = 3000, LAUNCHER_END_MS = 1500 };
 
 struct child {
     pid_t pid;
@@ -40,9 +41,24 @@ static struct {
     uint32_t child_count, spare_count;
     uint32_t spare_deaths; /* of spares that nobody asked to end: something kills them all */
     bool may_fork_spares;  /* false after a fork failed, until a process ends */
+    struct leftovers leftovers;
 } zygote;
 
 /* ---- The end ---- */
+
+/* The last process of the rank removes what a killed mpirun has left. A rank that died by itself may
+ * have died of mpirun's end, so that is waited for; mpirun, if it lives, waits in its turn for the end
+ * of our stdout and stderr. */
+static void remove_leftovers(void)
+{
+    bool is_rank_gone = getppid() != zygote.birth->rank_pid;
+
+    if (is_rank_gone) {
+        close(STDOUT_FILENO);
+        close(STDERR_FILENO);
+    }
+    leftovers_remove(&zygote.leftovers, is_rank_gone ? LAUNCHER_END_MS : 0);
+}
 
 /* All that is below the zygote goes with it: processes, their children, those that did setsid. */
 static _Noreturn void end(void)
@@ -50,6 +66,7 @@ static _Noreturn void end(void)
     for (uint32_t i = 0; i < zygote.child_count; i++)
         kill(zygote.children[i].pid, SIGKILL);
     children_sweep(NULL, NULL, SWEEP_MS);
+    remove_leftovers();
     _exit(0);
 }
 
@@ -364,6 +381,7 @@ void zygote_main(const struct zygote_birth *birth)
         _exit(1);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_NAME, "moray-zygote");
+    leftovers_of_rank(NULL, &zygote.leftovers);
     read_nothing();
     drop_variables();
     mark();
