@@ -599,50 +599,53 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))        \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))        \
     MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
-#define MORAY_EACH_6(m, c, head, p0, p1, p2, p3, p4)                            \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
+#define MORAY_EACH_6(m, c, head, p0, p1, p2, p3, p4) \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))            \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))            \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))            \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
 #define MORAY_EACH_7(m, c, head, p0, p1, p2, p3, p4, p5)                        \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
-#define MORAY_EACH_8(m, c, head, p0, p1, p2, p3, p4, p5, p6)                        \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))     \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
-            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) \
+        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
+#define MORAY_EACH_8(m, c, head, p0, p1, p2, p3, p4, p5, p6)                    \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) \
+        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
 #define MORAY_EACH_9(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)                    \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))     \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
-            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
-#define MORAY_EACH_10(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8)                   \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))         \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
-            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
-                MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))     \
+        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) \
+            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
+#define MORAY_EACH_10(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8)               \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))     \
+        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) \
+            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
 #define MORAY_EACH_11(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)               \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))         \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
-            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
-                MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
-#define MORAY_EACH_12(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10)              \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                                   \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                                   \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))             \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))         \
-            MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))     \
-                MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) \
-                    MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                               \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))         \
+        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))     \
+            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) \
+                MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
+#define MORAY_EACH_12(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10)          \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                               \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))         \
+        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))     \
+            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) \
+                MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
 #define MORAY_LIST_1(empty, m, c, head) empty
 #define MORAY_LIST_2(empty, m, c, head, p0) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
 #define MORAY_LIST_3(empty, m, c, head, p0, p1) \
@@ -1142,22 +1145,22 @@ template <class T> constexpr bool is_array_of(size_t count) /* or of no known le
 #define MORAY_CALL(id, n, with, options, ...) \
     MORAY_CALL_(id, n, MORAY_DEC(n), with, options, MORAY_HEAD(__VA_ARGS__), __VA_ARGS__)
 #define MORAY_CALL_(id, n, takes, with, options, f, ...)                             \
-    moray_cpp::call<MORAY_CAT4(f, _takes_, takes, _arguments)>(                      \
+    (moray_cpp::call<MORAY_CAT4(f, _takes_, takes, _arguments)>(                     \
         sizeof(MORAY_CAT(f, _is_method)) == 2, &MORAY_CAT(f, _function), MORAY_SITE, \
-        with options MORAY_PLAIN(MORAY_HELD, MORAY_NOTHING, id, n, __VA_ARGS__))
+        with options MORAY_PLAIN(MORAY_HELD, MORAY_NOTHING, id, n, __VA_ARGS__)))
 
 #define MORAY_NEW(id, n, with, options, ...) \
     MORAY_NEW_(id, n, MORAY_DEC(n), with, options, MORAY_HEAD(__VA_ARGS__), __VA_ARGS__)
-#define MORAY_NEW_(id, n, takes, with, options, c, ...)                                     \
-    moray_cpp::make<MORAY_CAT4(c, _constructor_takes_, takes, _arguments),                  \
-                    moray_cpp::is_array_of<decltype(MORAY_CAT(c, _constructor_arity))>(n)>( \
-        &MORAY_CAT(c, _class), MORAY_SITE,                                                  \
-        with options MORAY_PLAIN(MORAY_HELD_NEW, MORAY_NOTHING, id, n, __VA_ARGS__))
+#define MORAY_NEW_(id, n, takes, with, options, c, ...)                                      \
+    (moray_cpp::make<MORAY_CAT4(c, _constructor_takes_, takes, _arguments),                  \
+                     moray_cpp::is_array_of<decltype(MORAY_CAT(c, _constructor_arity))>(n)>( \
+        &MORAY_CAT(c, _class), MORAY_SITE,                                                   \
+        with options MORAY_PLAIN(MORAY_HELD_NEW, MORAY_NOTHING, id, n, __VA_ARGS__)))
 #define MORAY_HELD_NEW(id, c, i, x) MORAY_HELD(id, MORAY_CAT(c, _constructor), i, x)
 
 #define MORAY_TAKE(id, T, ref, release) \
-    moray_cpp::take<T>(ref, MORAY_HASH(MORAY_TEXT(T)), MORAY_TEXT(T), MORAY_SITE, release)
-#define MORAY_PUT(T, value) moray_cpp::put<T>(value, MORAY_HASH(MORAY_TEXT(T)))
+    (moray_cpp::take<T>(ref, MORAY_HASH(MORAY_TEXT(T)), MORAY_TEXT(T), MORAY_SITE, release))
+#define MORAY_PUT(T, value) (moray_cpp::put<T>(value, MORAY_HASH(MORAY_TEXT(T))))
 #define MORAY_NAMED(c, text) \
     (MORAY_CAT(c, _actor){moray_find_actor(&MORAY_CAT(c, _class), MORAY_SITE, text)})
 #define MORAY_MEMBER_KIND(type, member)                                \
