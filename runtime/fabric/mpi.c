@@ -21,7 +21,7 @@
 
 #include "fabric/inside.h"
 
-enum { RECEIVE_COUNT = 16, SENDS_MAX = 256, TAG = 1 };
+enum { RECEIVE_COUNT = 16, SENDS_MAX = 256, TAG = 1, GREETED_MAX = 256 };
 static const uint64_t patience_ns = 5000000; /* of polling while nothing moves, before naps */
 static const uint64_t nap_ns = 1000000;
 static const uint64_t reading_again_ns = 300000000; /* READING is said again while it lasts */
@@ -85,6 +85,37 @@ static enum moray_code window_open(struct mpi *mpi, struct moray_error *error)
     return MORAY_OK;
 }
 
+/* Reads a byte of every rank's arena: the first access to a target waits inside MPI until the target
+ * has answered, whatever the lock was told, and later, with a target that hangs, for ever. All ranks
+ * are here now. In a large job the first access is left to the first read. */
+static enum moray_code targets_greet(struct mpi *mpi, struct moray_error *error)
+{
+    const struct fabric_options *options = &mpi->base.options;
+    uint32_t count = options->rank_count;
+    uint64_t mine = options->arena_bytes, *all = calloc(count, sizeof(*all));
+    enum moray_code code = MORAY_OK;
+    uint8_t byte;
+    int result = MPI_SUCCESS;
+
+    if (!all)
+        return error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", count);
+    result = MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all, sizeof(mine), MPI_BYTE, mpi->comm);
+    for (uint32_t rank = 0; !result && rank < count && count <= GREETED_MAX; rank++) {
+        MPI_Request get;
+        if (!all[rank] || rank == options->rank)
+            continue;
+        result = MPI_Rget(&byte, 1, MPI_BYTE, (int)rank, 0, 1, MPI_BYTE, mpi->window, &get);
+        if (!result)
+            result = MPI_Wait(&get, MPI_STATUS_IGNORE);
+    }
+    if (!result)
+        result = MPI_Barrier(mpi->comm); /* until all are served */
+    if (result)
+        code = failed(error, "the first read of the arenas", result);
+    free(all);
+    return code;
+}
+
 static void memory_free(struct mpi *mpi)
 {
     free(mpi->frames);
@@ -107,6 +138,8 @@ static enum moray_code mpi_open(struct fabric *fabric, struct moray_error *error
         code = error_set(error, MORAY_NO_MEMORY, "no memory for the MPI fabric");
     else
         code = window_open(mpi, error);
+    if (code == MORAY_OK)
+        code = targets_greet(mpi, error);
     if (code != MORAY_OK) {
         memory_free(mpi);
         return code;

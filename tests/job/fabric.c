@@ -1,6 +1,6 @@
 /**
  * The fabric between real ranks. Run without a launcher it starts itself under mpirun and judges:
- *     fabric ofi|mpi RANKS        messages, reads, sleep, then the same job with a rank killed
+ *     fabric ofi|mpi RANKS        messages, reads, sleep; then a rank is killed; then one hangs
  * Each rank plays the agent: one thread, MPI_Init_thread(FUNNELED), poll, spin a little, sleep.
  */
 #include <mpi.h>
@@ -555,6 +555,11 @@ static int judge(const char *self, const char *kind, const char *count)
     }
     if (told != atoi(count) - 1) {
         printf("FAILED: %d of %d ranks told the death\n", told, atoi(count) - 1);
+        bad = 1;
+    }
+    launch(self, kind, count, "hang", text, sizeof(text));
+    if (!strstr(text, "given up after ")) {
+        printf("FAILED: a hung rank was not given up\n");
         bad = 1;
     }
     return bad;
