@@ -123,7 +123,7 @@ struct settings {
 };
 
 /* The words of the choices, by their places. */
-enum { FABRIC_OFI, FABRIC_MPI };
+enum { SETTING_OFI, SETTING_MPI }; /* of MORAY_FABRIC */
 enum { HEAD_AUTO, HEAD_ALONE, HEAD_NODE };
 enum { PROGRESS_AUTO, PROGRESS_ON, PROGRESS_OFF };
 /* LOG_...: in base/log.h */

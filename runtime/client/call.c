@@ -1,0 +1,469 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/process.h"
+#include "client/requests.h"
+
+/*
+ * A call becomes a record. Its arguments are one blob: first the references (16 bytes each), then the
+ * values, each at a multiple of 8, both in the order of the parameters; reference_mask says which are
+ * references. Up to 64 bytes (a method: 48) lie in the record itself.
+ * Per call without references: no allocation, no lock, one line (two with arguments), one fence.
+ */
+
+enum { CORES_ONE = 10000, CORES_MAX = 100000 * CORES_ONE, LONG_ARGUMENT_BYTES = 1 << 30 };
+
+static bool wrong_state_for_call(const struct moray_function *function, unsigned count)
+{
+    if (!function || function->id >= function_count || functions[function->id] != function) {
+        last_set(MORAY_INVALID,
+                 "%s is not a registered function of this program; define it with "
+                 "MORAY_TASK or MORAY_METHOD in a file that is linked into it",
+                 function && function->name ? function->name : "a null function");
+        return true;
+    }
+    if (count != function->parameter_count) {
+        last_set(MORAY_INVALID, "%s takes %u arguments, not %u (defined at %s:%d)", function->name,
+                 function->parameter_count, count, function->file, function->line);
+        return true;
+    }
+    return false;
+}
+
+static uint32_t align8(uint32_t bytes)
+{
+    return (bytes + 7) & ~7u;
+}
+
+/* Resolves references and adds the blob up. `inputs` gets the records of the references. */
+enum moray_code arguments_check(const struct moray_function *function,
+                                const struct moray_argument *arguments, unsigned count,
+                                uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
+{
+    uint32_t inputs_count = 0;
+    uint64_t sum = 0;
+
+    *mask = 0;
+    for (unsigned i = 0; i < count; i++) {
+        const struct moray_parameter *parameter = &function->parameters[i];
+        bool reference = arguments[i].kind == MORAY_ARGUMENT_REF;
+        if (reference || parameter->kind == MORAY_KIND_FUTURE) {
+            moray_ref ref;
+            if (reference)
+                ref = arguments[i].ref;
+            else
+                memcpy(&ref, arguments[i].data, sizeof(ref));
+            enum moray_code code = ref_find(ref, &inputs[inputs_count]);
+            if (code != MORAY_OK)
+                return code;
+            if (reference && parameter->kind == MORAY_KIND_VALUE && ref.type &&
+                parameter->type_hash && ref.type != parameter->type_hash)
+                return last_set(MORAY_WRONG_TYPE,
+                                "argument %u of %s is %s, but the reference is to an object of "
+                                "another type",
+                                i + 1, function->name, parameter->type);
+            *mask |= (uint16_t)(1 << i);
+            inputs_count++;
+            sum += sizeof(moray_ref);
+            continue;
+        }
+        if (arguments[i].size != parameter->size)
+            return last_set(MORAY_INVALID, "argument %u of %s has %u bytes, but %s has %u", i + 1,
+                            function->name, arguments[i].size, parameter->type, parameter->size);
+        sum += align8(parameter->size);
+    }
+    if (sum > LONG_ARGUMENT_BYTES)
+        return last_set(MORAY_INVALID, "the arguments of %s take %llu bytes; put what is large",
+                        function->name, (unsigned long long)sum);
+    *bytes = (uint32_t)sum;
+    return MORAY_OK;
+}
+
+void arguments_pack(const struct moray_function *function, const struct moray_argument *arguments,
+                    unsigned count, const uint32_t *inputs, uint16_t mask, char *blob)
+{
+    moray_ref *refs = (moray_ref *)blob;
+
+    for (unsigned i = 0; i < count; i++)
+        if (mask >> i & 1) {
+            uint32_t input = *inputs++;
+            *refs++ =
+                ref_of(input, arguments[i].kind == MORAY_ARGUMENT_REF ? arguments[i].ref.type : 0);
+        }
+    blob = (char *)refs;
+    for (unsigned i = 0; i < count; i++)
+        if (!(mask >> i & 1)) {
+            memcpy(blob, arguments[i].data, function->parameters[i].size);
+            blob += align8(function->parameters[i].size);
+        }
+}
+
+/* ---- Options ---- */
+
+static enum moray_code cores_check(double cores, uint32_t *out)
+{
+    if (!(cores >= 0) || cores > CORES_MAX / CORES_ONE)
+        return last_set(MORAY_INVALID, "cores = %g: takes fractions from 0.0001 up", cores);
+    *out = (uint32_t)llround(cores * CORES_ONE);
+    if (cores > 0 && *out == 0)
+        return last_set(MORAY_INVALID, "cores = %g: the least fraction is 0.0001", cores);
+    return MORAY_OK;
+}
+
+static enum moray_code need_check(uint32_t cores, uint64_t memory, int32_t on_rank)
+{
+    struct request_need need = {.cores = cores, .memory_bytes = memory, .on_rank = on_rank};
+    uint32_t record;
+    const void *answer;
+    uint64_t bytes;
+    enum moray_code code =
+        request_call(REQUEST_POSSIBLE, &need, sizeof(need), &record, &answer, &bytes);
+
+    if (code == MORAY_OK)
+        request_done(record);
+    return code;
+}
+
+static enum moray_code options_check(const struct moray_task_options *options,
+                                     struct record_long *out, bool *general)
+{
+    enum moray_code code;
+
+    *out = (struct record_long){.on_rank = -1, .memory_bytes = options->memory};
+    if ((code = cores_check(options->cores, &out->cores)) != MORAY_OK)
+        return code;
+    if (options->attempts < MORAY_ENDLESS)
+        return last_set(MORAY_INVALID,
+                        "attempts = %d: takes 1 and more, 0 (the default) or "
+                        "MORAY_ENDLESS",
+                        options->attempts);
+    if (options->resource)
+        return last_set(MORAY_INVALID, "resource \"%s\": this version knows cores and memory only",
+                        options->resource);
+    if (options->on_rank < 0 || options->on_rank > (int32_t)me.rank_count)
+        return last_set(MORAY_INVALID, "on_rank = %d: takes rank + 1, at most %u", options->on_rank,
+                        me.rank_count);
+    if (options->memory >> 62)
+        return last_set(MORAY_INVALID, "memory = %llu bytes is more than any node has",
+                        (unsigned long long)options->memory);
+    out->on_rank = options->on_rank - 1;
+    out->spread = options->spread;
+    out->retry_errors = options->retry_errors;
+    out->calls_per_process = options->calls_per_process;
+    if (options->name)
+        snprintf(out->name, sizeof(out->name), "%s", options->name);
+    *general = (out->cores && out->cores != CORES_ONE) || out->memory_bytes ||
+               (out->on_rank >= 0 && !me.alone) || (out->spread && !me.alone);
+    if ((out->cores && out->cores != CORES_ONE) || out->memory_bytes || out->on_rank >= 0)
+        return need_check(out->cores, out->memory_bytes, out->on_rank);
+    return MORAY_OK;
+}
+
+/* ---- Making the record ---- */
+
+struct making {
+    const struct moray_function *function;
+    const struct moray_site *site;
+    const struct moray_task_options *options;
+    const struct moray_argument *arguments;
+    unsigned count;
+    uint32_t inputs[MORAY_PARAMETERS_MAX];
+    uint16_t mask;
+    uint32_t bytes;
+    struct record_long details;
+    bool has_details, general, has_handles;
+    uint32_t index;
+};
+
+static void making_undo(struct making *making)
+{
+    struct record_long *details = lane_long(&me.lane, lane_record(&me.lane, making->index));
+
+    for (unsigned i = 0; details && i < details->extra_count; i++)
+        lane_abandon(&me.lane, details->extra[i]);
+    atomic_store(&lane_record(&me.lane, making->index)->flags,
+                 record_flags(lane_record(&me.lane, making->index)) & ~RECORD_HOLDS_INPUTS);
+    lane_abandon(&me.lane, making->index);
+}
+
+static enum moray_code out_of_records(void)
+{
+    return last_set(MORAY_BUSY, "the node's table of tasks and objects is full; release references "
+                                "or raise MORAY_QUEUE_MAX");
+}
+
+/* Room for the arguments: in the record, or in a block. `call_bytes` come before them. */
+static char *making_room(struct making *making, uint32_t call_bytes, struct record_call **call)
+{
+    struct record *record = lane_record(&me.lane, making->index);
+    uint32_t before = call_bytes + (making->has_details ? (uint32_t)sizeof(struct record_long) : 0);
+    uint32_t bytes = before + making->bytes;
+    char *at = (char *)record->arguments;
+
+    if (making->has_details || bytes > RECORD_ARGUMENT_BYTES) {
+        uint32_t place = arena_alloc(&me.lane.arena, bytes ? bytes : 1, making->index);
+        if (!place) {
+            store_full(bytes);
+            return NULL;
+        }
+        *(struct record_block *)record->arguments = (struct record_block){place, bytes};
+        atomic_store_explicit(&record->flags,
+                              record_flags(record) | RECORD_BLOCK |
+                                  (making->has_details ? RECORD_LONG : 0),
+                              memory_order_relaxed);
+        at = arena_at(&me.lane.arena, place);
+    } else
+        record->argument_bytes = (uint16_t)bytes;
+    if (making->has_details) {
+        memcpy(at, &making->details, sizeof(making->details));
+        at += sizeof(making->details);
+    }
+    if (call) {
+        *call = (struct record_call *)at;
+        at += sizeof(struct record_call);
+    }
+    return at;
+}
+
+/* Further results are objects of their own, ended together with the task. */
+static enum moray_code making_extras(struct making *making)
+{
+    for (unsigned i = 1; i < making->function->result_count; i++) {
+        uint32_t extra = lane_make(&me.lane, RECORD_OBJECT);
+        if (extra == RECORD_NONE) {
+            for (unsigned k = 0; k < making->details.extra_count; k++)
+                lane_abandon(&me.lane, making->details.extra[k]);
+            making->details.extra_count = 0;
+            return out_of_records();
+        }
+        lane_record(&me.lane, extra)->function = making->function->results[i].type_hash;
+        making->details.extra[making->details.extra_count++] = extra;
+        making->has_details = true;
+    }
+    return MORAY_OK;
+}
+
+static uint8_t attempts_of(const struct making *making, bool method)
+{
+    int32_t attempts = making->options ? making->options->attempts : 0;
+
+    if (method)
+        return 1;
+    if (attempts == 0)
+        attempts = (int32_t)me.node->attempts_default;
+    return attempts == MORAY_ENDLESS || attempts > 255 ? 0 : (uint8_t)attempts;
+}
+
+/* Everything up to the submission. */
+static enum moray_code make(struct making *making, enum record_kind kind, struct record_call **call)
+{
+    enum moray_code code;
+    struct record *record;
+    char *blob;
+
+    if (wrong_state_for_call(making->function, making->count))
+        return MORAY_INVALID;
+    code = arguments_check(making->function, making->arguments, making->count, making->inputs,
+                           &making->mask, &making->bytes);
+    for (unsigned i = 0; i < making->count; i++)
+        making->has_handles |= making->function->parameters[i].kind == MORAY_KIND_ACTOR;
+    if (code == MORAY_OK && making->options) {
+        code = options_check(making->options, &making->details, &making->general);
+        making->has_details = making->options->name || making->options->retry_errors ||
+                              making->options->calls_per_process || making->general;
+    }
+    if (code != MORAY_OK)
+        return code;
+    if (__builtin_expect(making->function->result_count > 1, 0)) {
+        if (!making->has_details)
+            making->details = (struct record_long){.on_rank = -1};
+        if ((code = making_extras(making)) != MORAY_OK)
+            return code;
+    }
+    making->index = lane_make(&me.lane, kind);
+    if (making->index == RECORD_NONE) {
+        for (unsigned i = 0; i < making->details.extra_count; i++)
+            lane_abandon(&me.lane, making->details.extra[i]);
+        return out_of_records();
+    }
+    record = lane_record(&me.lane, making->index);
+    record->function = making->function->id;
+    record->site = site_pack(making->site);
+    record->attempts_max = attempts_of(making, kind == RECORD_METHOD);
+    if (making->general)
+        atomic_store_explicit(&record->flags, RECORD_GENERAL, memory_order_relaxed);
+    blob = making_room(making, call ? sizeof(struct record_call) : 0, call);
+    if (!blob) {
+        for (unsigned i = 0; i < making->details.extra_count; i++)
+            lane_abandon(&me.lane, making->details.extra[i]);
+        lane_abandon(&me.lane, making->index);
+        return MORAY_FULL;
+    }
+    arguments_pack(making->function, making->arguments, making->count, making->inputs, making->mask,
+                   blob);
+    if (making->mask) {
+        unsigned number = 0;
+        record->reference_mask = making->mask;
+        for (unsigned i = 0; i < making->count; i++)
+            if (making->mask >> i & 1)
+                lane_hold(&me.lane, making->inputs[number++]);
+        atomic_store_explicit(&record->flags, record_flags(record) | RECORD_HOLDS_INPUTS,
+                              memory_order_relaxed);
+        number = 0;
+        for (unsigned i = 0; i < making->count; i++) {
+            if (!(making->mask >> i & 1))
+                continue;
+            uint32_t input = making->inputs[number++];
+            if (making->function->parameters[i].kind == MORAY_KIND_FUTURE)
+                continue; /* handed on as it is: nothing to wait for */
+            if (lane_depends(&me.lane, making->index, input, i) != MORAY_OK) {
+                for (unsigned k = 0; k < (unsigned)__builtin_popcount(making->mask); k++)
+                    lane_drop(&me.lane, making->inputs[k]);
+                making_undo(making);
+                return out_of_records();
+            }
+        }
+    }
+    return MORAY_OK;
+}
+
+/* The references to the results, each with a hold for the caller. */
+static moray_ref results_give(const struct making *making, moray_ref *results)
+{
+    const struct moray_function *function = making->function;
+    moray_ref first =
+        ref_of(making->index, function->result_count ? function->results[0].type_hash : 0);
+
+    if (results && function->result_count)
+        results[0] = first;
+    frame_note(making->index, first.generation, false);
+    for (unsigned i = 0; i < making->details.extra_count; i++) {
+        uint32_t extra = making->details.extra[i];
+        moray_ref ref = ref_of(extra, function->results[i + 1].type_hash);
+        lane_publish(&me.lane, extra, RECORD_QUEUED);
+        if (results)
+            results[i + 1] = ref;
+        frame_note(extra, ref.generation, false);
+    }
+    return first;
+}
+
+static void lend_handles(struct making *making)
+{
+    for (unsigned i = 0; i < making->count; i++)
+        if (making->function->parameters[i].kind == MORAY_KIND_ACTOR) {
+            moray_actor actor;
+            memcpy(&actor, making->arguments[i].data, sizeof(actor));
+            (void)!actor_lend(actor, making->index);
+        }
+}
+
+/* At the bound of the queue the driver waits for room; a task runs something of its own meanwhile. */
+static enum moray_code submit_when_room(uint32_t index)
+{
+    enum moray_code code;
+
+    while ((code = lane_submit(&me.lane, index)) == MORAY_BUSY) {
+        if (me.role == ROLE_WORKER) {
+            uint32_t mine = lane_next(&me.lane);
+            if (mine != RECORD_NONE) {
+                leave();
+                run_record(mine);
+                if (enter() != MORAY_OK)
+                    return MORAY_WRONG_STATE;
+                continue;
+            }
+        }
+        leave();
+        core_leave();
+        process_sleep(atomic_load(&me.lane.self->wake), now_ns() + 200000);
+        core_return();
+        if (enter() != MORAY_OK)
+            return MORAY_WRONG_STATE;
+    }
+    return code;
+}
+
+static inline void wake_parked(void)
+{
+    if (__builtin_expect(atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed), 0)) {
+        uint32_t slot = atomic_load(&me.node->parked_slot);
+        atomic_store(&me.node->parked_deep, 0);
+        if (slot)
+            lane_wake(&me.lane, (uint16_t)slot);
+    }
+}
+
+moray_ref moray_submit(const struct moray_function *function, const struct moray_site *site,
+                       const struct moray_task_options *options,
+                       const struct moray_argument *arguments, unsigned count, moray_ref *results)
+{
+    struct making making;
+    moray_ref ref = {0, 0, 0, 0};
+
+    if (enter() != MORAY_OK)
+        return ref;
+    making.function = function;
+    making.site = site;
+    making.options = options;
+    making.arguments = arguments;
+    making.count = count;
+    making.details.extra_count = 0;
+    making.has_details = making.general = making.has_handles = false;
+    if (make(&making, RECORD_TASK, NULL) == MORAY_OK) {
+        ref = results_give(&making, results);
+        if (__builtin_expect(making.has_handles, 0))
+            lend_handles(&making);
+        submit_when_room(making.index);
+        wake_parked();
+    }
+    leave();
+    return ref;
+}
+
+/* ---- Methods ---- */
+
+moray_ref moray_submit_method(moray_actor actor, const struct moray_function *function,
+                              const struct moray_site *site,
+                              const struct moray_task_options *options,
+                              const struct moray_argument *arguments, unsigned count,
+                              moray_ref *results)
+{
+    struct making making = {.function = function,
+                            .site = site,
+                            .options = options,
+                            .arguments = arguments,
+                            .count = count};
+    struct answer_actor where;
+    struct record_call *call;
+    moray_ref ref = {0, 0, 0, 0};
+
+    if (enter() != MORAY_OK)
+        return ref;
+    if (actor_resolve(actor, &where) == MORAY_OK &&
+        make(&making, RECORD_METHOD, &call) == MORAY_OK) {
+        struct record *record = lane_record(&me.lane, making.index);
+        uint32_t sequence = atomic_load_explicit(&me.lane.self->sequence, memory_order_relaxed) + 1;
+        atomic_store_explicit(&me.lane.self->sequence, sequence, memory_order_relaxed);
+        *call = (struct record_call){.incarnation = where.slot ? where.generation : 0,
+                                     .actor = where.slot ? where.slot : where.table,
+                                     .submitter = frame_top ? frame_top->submitter : 0,
+                                     .sequence = sequence};
+        if (!where.slot)
+            atomic_store(&record->flags, record_flags(record) | RECORD_FAR_CALL);
+        ref = results_give(&making, results);
+        if (making.has_handles)
+            lend_handles(&making);
+        enum moray_code code = where.slot
+                                   ? lane_submit_call(&me.lane, making.index, (uint16_t)where.slot)
+                                   : lane_submit(&me.lane, making.index);
+        if (code != MORAY_OK)
+            out_of_records();
+        else if (where.slot)
+            actor_posted(&where, making.index);
+    }
+    leave();
+    return ref;
+}

@@ -1,0 +1,254 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/process.h"
+#include "client/requests.h"
+#include "node/guard.h"
+
+/* Failed records: a code and a story, written once where the failure is seen first. */
+
+enum { STORY_BYTES = 4096 };
+
+void record_describe(const struct lane *lane, const struct record *record, char *text, size_t bytes)
+{
+    const struct moray_site *site = site_unpack(record->site);
+    const struct record_long *details = record->kind == RECORD_TASK || record->kind == RECORD_METHOD
+                                            ? lane_long(lane, record)
+                                            : NULL;
+    char call[200] = "";
+
+    if (site)
+        snprintf(call, sizeof(call), ", called in %.60s (%.100s:%d)", site->function, site->file,
+                 site->line);
+    if ((record->kind == RECORD_TASK || record->kind == RECORD_METHOD) &&
+        record->function < function_count) {
+        const struct moray_function *function = functions[record->function];
+        snprintf(text, bytes, "%s %s%s%s%s (%s:%d)%s",
+                 record->kind == RECORD_TASK ? "task" : "method", function->name,
+                 details && details->name[0] ? " \"" : "",
+                 details && details->name[0] ? details->name : "",
+                 details && details->name[0] ? "\"" : "", function->file, function->line, call);
+    } else
+        snprintf(text, bytes, "%s",
+                 record->kind == RECORD_OBJECT ? "a put or a further result"
+                                               : "a request to the agent");
+}
+
+void story_fill(struct lane *lane, uint32_t window, uint32_t index, enum moray_code code,
+                const char *text)
+{
+    struct record *record = lane_record(lane, index);
+    size_t length = strlen(text);
+    struct record_story *story;
+    uint32_t place;
+
+    if (length > STORY_BYTES)
+        length = STORY_BYTES;
+    place = arena_alloc(&lane->arena, sizeof(*story) + length + 1, index);
+    if (!place) {
+        uint32_t number = (uint32_t)code;
+        atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_BLOCK);
+        memcpy(record->result.value, &number, sizeof(number));
+        record_set_result_bytes(record, 0);
+        return;
+    }
+    story = arena_at(&lane->arena, place);
+    story->code = (uint32_t)code;
+    story->bytes = (uint32_t)length;
+    memcpy(story->text, text, length);
+    story->text[length] = '\0';
+    record->result.block.place = place;
+    record->result.block.window = window;
+    record_set_result_bytes(record, sizeof(*story) + length + 1);
+    atomic_fetch_or(&record->flags, RECORD_RESULT_BLOCK);
+}
+
+/* The further results of a task fail with it. */
+static void fail_extras(struct lane *lane, uint32_t window, uint32_t index, enum moray_code code,
+                        const char *text)
+{
+    struct record_long *details = lane_long(lane, lane_record(lane, index));
+
+    for (unsigned i = 0; details && i < details->extra_count; i++) {
+        uint32_t extra = details->extra[i];
+        uint64_t life = record_life(lane_record(lane, extra));
+        if (!lane_claim(lane, extra, life_generation(life)))
+            continue;
+        story_fill(lane, window, extra, code, text);
+        lane_finish(lane, extra, RECORD_FAILED);
+    }
+}
+
+void story_end(struct lane *lane, uint32_t window, uint32_t index, enum moray_code code,
+               const char *text)
+{
+    fail_extras(lane, window, index, code, text);
+    story_fill(lane, window, index, code, text);
+    lane_finish(lane, index, RECORD_FAILED);
+}
+
+void fail_fill(uint32_t index, enum moray_code code, const char *text)
+{
+    story_fill(&me.lane, me.window, index, code, text);
+}
+
+void fail_end(uint32_t index, enum moray_code code, const char *text)
+{
+    story_end(&me.lane, me.window, index, code, text);
+}
+
+void fail_record(uint32_t index, enum moray_code code, const char *format, ...)
+{
+    struct record *record = lane_record(&me.lane, index);
+    char *text = malloc(STORY_BYTES + 1), what[512];
+    va_list arguments;
+
+    if (!text) {
+        fail_end(index, code, "no memory to tell the story");
+        return;
+    }
+    record_describe(&me.lane, record, what, sizeof(what));
+    int used = snprintf(text, STORY_BYTES, "%s, attempt %u on rank %u (%s): ", what,
+                        life_attempt(record_life(record)) + 1, me.node->rank, me.node->host);
+    va_start(arguments, format);
+    vsnprintf(text + used, (size_t)(STORY_BYTES - used), format, arguments);
+    va_end(arguments);
+    fail_end(index, code, text);
+    free(text);
+}
+
+enum moray_code failure_of(const struct record *record, const char **text)
+{
+    uint32_t code;
+
+    if (record_flags(record) & RECORD_RESULT_BLOCK) {
+        const struct record_story *story = arena_at(&me.lane.arena, record->result.block.place);
+        if (text)
+            *text = story->text;
+        return (enum moray_code)story->code;
+    }
+    memcpy(&code, record->result.value, sizeof(code));
+    if (text)
+        *text = "the store had no room for the story of this failure";
+    return code ? (enum moray_code)code : MORAY_FAILED;
+}
+
+const char *moray_error(moray_ref ref)
+{
+    static _Thread_local char text[STORY_BYTES + 1];
+    uint32_t index;
+
+    text[0] = '\0';
+    if (ref.owner == 0) {
+        const char *story;
+        moray_last(&story);
+        snprintf(text, sizeof(text), "%s", story);
+        return text;
+    }
+    if (enter() != MORAY_OK)
+        return text;
+    if (ref_find(ref, &index) == MORAY_OK) {
+        struct record *record = lane_record(&me.lane, index);
+        if (life_state(record_life(record)) == RECORD_FAILED) {
+            const char *story;
+            failure_of(record, &story);
+            snprintf(text, sizeof(text), "%s", story);
+        }
+    } else {
+        const char *story;
+        moray_last(&story);
+        snprintf(text, sizeof(text), "%s", story);
+    }
+    leave();
+    return text;
+}
+
+void moray_fail(enum moray_code code, const char *format, ...)
+{
+    char text[STORY_BYTES];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    struct frame *frame = frame_top;
+    while (frame && frame->record == RECORD_NONE && frame->outer)
+        frame = frame->outer;
+    if (!frame || (frame->record == RECORD_NONE && !frame->actor)) {
+        fprintf(stderr, "moray: moray_fail outside of a task is ignored: %s\n", text);
+        return;
+    }
+    if (frame->failed != MORAY_OK)
+        return; /* the first cause is the one to tell */
+    frame->failed = code == MORAY_OK ? MORAY_INVALID : code;
+    frame->story = strdup(text);
+}
+
+/* The caller cannot go on: a task fails with this story (its process goes on), the driver ends. */
+static _Noreturn void end_caller(const struct moray_site *site)
+{
+    const char *story;
+    enum moray_code code = moray_last(&story);
+
+    if (me.role == ROLE_DRIVER || !frame_top) {
+        fprintf(stderr, "moray: uncaught error in %s (%s:%d): %s: %s\n", site->function, site->file,
+                site->line, error_name(code), story);
+        fflush(stderr);
+        exit(1);
+    }
+    caller_fail(code, site, story);
+}
+
+void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash, const char *type,
+                      const struct moray_site *site, int release)
+{
+    enum moray_code code = MORAY_OK;
+
+    if (ref.type && type_hash && ref.type != type_hash) {
+        char what[300] = "another type";
+        if (enter() == MORAY_OK) {
+            uint32_t index;
+            if (ref_find(ref, &index) == MORAY_OK) {
+                struct record *record = lane_record(&me.lane, index);
+                if (record->kind <= RECORD_METHOD && record->function < function_count &&
+                    functions[record->function]->result_count) {
+                    const struct moray_function *function = functions[record->function];
+                    snprintf(what, sizeof(what), "%s, made by %s at %s:%d",
+                             function->results[0].type, function->name, function->file,
+                             function->line);
+                }
+            }
+            leave();
+        }
+        code = last_set(MORAY_WRONG_TYPE, "the reference holds %s, not %s", what, type);
+    }
+    if (code == MORAY_OK)
+        code = moray_get_bytes(ref, value, size, 0);
+    if (code != MORAY_OK)
+        end_caller(site);
+    if (release)
+        moray_release(ref);
+}
+
+struct cancelled {
+    char text[512];
+};
+
+static void fill_cancelled(void *context, uint32_t index)
+{
+    const struct cancelled *story = context;
+    fail_extras(&me.lane, me.window, index, MORAY_CANCELLED, story->text);
+    fail_fill(index, MORAY_CANCELLED, story->text);
+}
+
+void record_cancel(uint32_t index, uint32_t generation)
+{
+    struct cancelled story;
+    char what[400];
+
+    record_describe(&me.lane, lane_record(&me.lane, index), what, sizeof(what));
+    snprintf(story.text, sizeof(story.text), "%s: it was cancelled before it began", what);
+    lane_cancel(&me.lane, index, generation, fill_cancelled, &story);
+}

@@ -1,0 +1,294 @@
+#include "client/process.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/requests.h"
+
+struct process me = {.token = -1, .worker_index = -1};
+_Thread_local struct frame *frame_top;
+_Thread_local bool thread_inside, thread_owner;
+static _Thread_local struct moray_error last;
+
+uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* ---- Errors ---- */
+
+enum moray_code last_set_at(enum moray_code code, const char *file, int line, const char *format,
+                            ...)
+{
+    va_list arguments;
+
+    last = (struct moray_error){.code = code, .file = file, .line = line};
+    va_start(arguments, format);
+    vsnprintf(last.text, sizeof(last.text), format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+enum moray_code last_take(const struct moray_error *error)
+{
+    last = *error;
+    return error->code;
+}
+
+enum moray_code moray_last(const char **story)
+{
+    if (story)
+        *story = last.text;
+    return last.code;
+}
+
+const char *moray_code_name(enum moray_code code)
+{
+    return error_name(code);
+}
+
+const char *moray_code_meaning(enum moray_code code)
+{
+    return error_meaning(code);
+}
+
+/* ---- The door ---- */
+
+enum moray_code enter_refused(void)
+{
+    if (me.role == ROLE_NONE)
+        return last_set(MORAY_WRONG_STATE, "called before moray_init; call moray_init first");
+    if (me.role == ROLE_ENDED)
+        return last_set(MORAY_WRONG_STATE, "called after moray_finalize: the job has ended");
+    /* The story of the interrupted call must survive, so this one is short. */
+    return last_set(
+        MORAY_WRONG_STATE,
+        "called from a signal handler that interrupted another call of this thread; set "
+        "a flag in the handler and call from the program");
+}
+
+/* Drepper, "Futexes are tricky", mutex 2: 0 free, 1 held, 2 held and somebody may sleep. */
+static void lock_take(void)
+{
+    uint32_t seen = 0;
+
+    if (atomic_compare_exchange_strong(&me.lock, &seen, 1))
+        return;
+    do {
+        uint32_t held = 1;
+        if (seen == 2 || atomic_compare_exchange_strong(&me.lock, &held, 2) || held == 2) {
+            struct timespec second = {1, 0};
+            syscall(SYS_futex, &me.lock, FUTEX_WAIT_PRIVATE, 2, &second, NULL, 0);
+        }
+        seen = 0;
+    } while (!atomic_compare_exchange_strong(&me.lock, &seen, 2));
+}
+
+static _Thread_local bool has_lock;
+
+void enter_slow(void)
+{
+    if (!thread_owner && !atomic_load(&me.threaded)) {
+        atomic_store(&me.threaded, 1);
+        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+        /* An owner that entered before it could see the flag has no lock: wait until it is out. */
+        while (atomic_load(&me.inside)) {
+            struct timespec pause = {0, 20000};
+            nanosleep(&pause, NULL);
+        }
+    }
+    if (thread_owner)
+        atomic_store(&me.inside, 0); /* the lock speaks for it from now on */
+    lock_take();
+    has_lock = true;
+}
+
+void leave_slow(void)
+{
+    if (!has_lock)
+        return;
+    has_lock = false;
+    if (atomic_exchange(&me.lock, 0) == 2)
+        syscall(SYS_futex, &me.lock, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* ---- Frames ---- */
+
+enum { HOLD_GONE = 1u << 31 };
+
+void frame_push(struct frame *frame, uint32_t record)
+{
+    *frame = (struct frame){.outer = frame_top, .record = record, .generation = 0};
+    frame->stack = __builtin_frame_address(0);
+    if (record != RECORD_NONE) {
+        frame->generation = life_generation(record_life(lane_record(&me.lane, record)));
+        frame->submitter = ++me.next_submitter;
+    } else if (frame->outer)
+        frame->submitter = frame->outer->submitter;
+    frame_top = frame;
+}
+
+static bool alive(const struct hold *hold)
+{
+    uint32_t index = hold->index & ~HOLD_GONE;
+    uint64_t life = record_life(lane_record(&me.lane, index));
+    return life_generation(life) == hold->generation && lane_held(&me.lane, index) > 0;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    uint32_t x = ((const struct hold *)a)->index & ~HOLD_GONE;
+    uint32_t y = ((const struct hold *)b)->index & ~HOLD_GONE;
+    return x < y ? -1 : x > y;
+}
+
+/* Drops what is gone, and lets each hold given back cancel one taken. */
+static void frame_compact(struct frame *frame)
+{
+    uint32_t kept = 0, out = 0;
+
+    for (uint32_t i = 0; i < frame->hold_count; i++)
+        if (alive(&frame->holds[i]))
+            frame->holds[kept++] = frame->holds[i];
+    qsort(frame->holds, kept, sizeof(*frame->holds), by_index);
+    for (uint32_t i = 0; i < kept;) {
+        uint32_t index = frame->holds[i].index & ~HOLD_GONE;
+        uint32_t generation = frame->holds[i].generation;
+        int net = 0;
+        for (; i < kept && (frame->holds[i].index & ~HOLD_GONE) == index; i++)
+            net += frame->holds[i].index & HOLD_GONE ? -1 : 1;
+        for (; net > 0; net--)
+            frame->holds[out++] = (struct hold){index, generation};
+    }
+    frame->hold_count = out;
+}
+
+void frame_note(uint32_t index, uint32_t generation, bool gone)
+{
+    struct frame *frame = frame_top;
+
+    if (!frame)
+        return; /* the driver outside of any scope lets its holds go itself */
+    if (frame->hold_count == frame->hold_capacity) {
+        if (frame->hold_count >= 1024)
+            frame_compact(frame);
+        if (frame->hold_count * 2 >= frame->hold_capacity) {
+            uint32_t capacity = frame->hold_capacity ? frame->hold_capacity * 2 : 32;
+            struct hold *more = realloc(frame->holds, capacity * sizeof(*more));
+            if (!more)
+                return; /* this hold then lasts as long as the process */
+            frame->holds = more;
+            frame->hold_capacity = capacity;
+        }
+    }
+    frame->holds[frame->hold_count++] = (struct hold){index | (gone ? HOLD_GONE : 0), generation};
+}
+
+void frame_pop(struct frame *frame)
+{
+    assert(frame_top == frame);
+    if (frame->hold_count)
+        frame_compact(frame);
+    for (uint32_t i = 0; i < frame->hold_count; i++)
+        lane_drop(&me.lane, frame->holds[i].index);
+    free(frame->holds);
+    free(frame->story);
+    frame_top = frame->outer;
+}
+
+/* ---- References ---- */
+
+static enum moray_code far_find(moray_ref ref, uint32_t *index)
+{
+    uint32_t record;
+    const void *answer;
+    uint64_t bytes;
+    enum moray_code code =
+        request_call(REQUEST_RESOLVE, &ref, sizeof(ref), &record, &answer, &bytes);
+
+    if (code != MORAY_OK)
+        return code;
+    const moray_ref *local = answer;
+    *index = local->index;
+    hold_take(*index);
+    request_done(record);
+    return MORAY_OK;
+}
+
+enum moray_code ref_find(moray_ref ref, uint32_t *index)
+{
+    if (__builtin_expect(ref.owner == 0, 0)) {
+        if (last.code == MORAY_OK)
+            return last_set(MORAY_INVALID, "a null reference: the call that should have given it "
+                                           "failed, or it was never set");
+        return last.code; /* the story of the call that gave it stands */
+    }
+    if (__builtin_expect(ref.owner != me.owner, 0)) {
+        if (ref.owner > me.rank_count)
+            return last_set(MORAY_STALE,
+                            "a reference of rank %u, but the job has %u ranks: the "
+                            "bytes are no reference",
+                            ref.owner - 1, me.rank_count);
+        return far_find(ref, index);
+    }
+    if (__builtin_expect(!lane_find(&me.lane, ref.index, ref.generation), 0))
+        return last_set(MORAY_STALE,
+                        "a stale reference {rank %u, object %u, generation %u}: it was "
+                        "released before, or its task has ended; use moray_hold or "
+                        "moray_keep to keep it",
+                        ref.owner - 1, ref.index, ref.generation);
+    *index = ref.index;
+    return MORAY_OK;
+}
+
+void hold_take(uint32_t index)
+{
+    lane_hold(&me.lane, index);
+    frame_note(index, life_generation(record_life(lane_record(&me.lane, index))), false);
+}
+
+/* ---- Sleeping and waking ---- */
+
+void process_wake(void *context, uint16_t slot)
+{
+    (void)context;
+    if (slot == LANE_AGENT) {
+        uint64_t one = 1;
+        if (write(me.doorbell, &one, sizeof(one)) < 0 && errno != EAGAIN)
+            return; /* the agent looks again within a second */
+        return;
+    }
+    syscall(SYS_futex, &me.lane.slots[slot].wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+void process_sleep(uint32_t seen, uint64_t until_ns)
+{
+    uint64_t now = now_ns(), longest = (uint64_t)SLEEP_RESCUE_MS * 1000000;
+    struct timespec limit;
+
+    if (until_ns) {
+        if (until_ns <= now)
+            return;
+        if (until_ns - now < longest)
+            longest = until_ns - now;
+    }
+    limit.tv_sec = (time_t)(longest / 1000000000);
+    limit.tv_nsec = (long)(longest % 1000000000);
+    syscall(SYS_futex, &me.lane.self->wake, FUTEX_WAIT, seen, &limit, NULL, 0);
+}
+
+void process_wake_in(struct lane *lane, uint16_t slot)
+{
+    syscall(SYS_futex, &lane->slots[slot].wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+}

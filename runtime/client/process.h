@@ -1,0 +1,254 @@
+/**
+ * What every process of a job has of Moray: driver, worker and actor alike.
+ *
+ *     thread -> enter() ... lane, arena ... leave()      one thread in the lane at a time
+ *     frame   what a running task, method or open scope has taken: holds, its error, its record
+ *
+ * The thread that called moray_init (the main thread of a worker) enters without an atomic operation:
+ * it announces itself in `inside` and looks at `threaded`. The first other thread sets `threaded`,
+ * makes the announcement visible by membarrier, and waits until the owner is out; from then on all
+ * take the lock. Nobody sleeps inside.
+ * References in user code name records of the node's arena; those of other ranks that reach a process
+ * inside the bytes of a value are exchanged for a local stand-in by the agent (RECORD_PROXY).
+ */
+#ifndef MORAY_CLIENT_PROCESS_H
+#define MORAY_CLIENT_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "sched/lane/lane.h"
+
+enum { NODE_CORES_MAX = 192, SETUPS_MAX = 64 };
+
+enum process_role { ROLE_NONE, ROLE_DRIVER, ROLE_WORKER, ROLE_ACTOR, ROLE_ENDED };
+
+/** What the lane's control block has for the node (lane_control.node). */
+struct node_shared {
+    _Atomic uint32_t driver_busy;  /* the driver runs user code on a core */
+    _Atomic uint32_t parked_slot;  /* worker that gives its core to the driver; 0: none */
+    _Atomic uint32_t parked_deep;  /* it sleeps long: a submit that finds nobody idle wakes it */
+    _Atomic uint32_t lane_workers; /* how many worker processes may take tasks of the queues */
+    _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
+    _Atomic uint32_t agent_asleep;
+    _Atomic uint32_t job_workers; /* of all nodes */
+    uint32_t core_count, worker_count, spin_ns, rank_count, rank, window;
+    uint32_t attempts_default, queue_max;
+    uint32_t slot_first_actor; /* slots below are the agent's, the driver's and the workers' */
+    int agent_doorbell;        /* eventfd, inherited by all processes of this rank */
+    uint64_t store_bytes;
+    char host[64];
+    _Atomic uint32_t setup_count; /* moray_setup calls so far */
+    struct {
+        uint64_t function; /* address: the same in all processes of a rank */
+        uint32_t record, generation;
+    } setups[SETUPS_MAX];
+    _Alignas(64) _Atomic uint64_t tokens[NODE_CORES_MAX]; /* slot + 1 that has the core, 0: free */
+    _Alignas(64) _Atomic uint64_t wanting[LANE_SLOT_WORDS]; /* bits a slot that wants a core back */
+};
+
+struct hold { /* in a frame: +1 or, with the high bit, -1 */
+    uint32_t index, generation;
+};
+
+struct frame {
+    struct frame *outer;
+    uint32_t record; /* RECORD_NONE: a scope, not a task */
+    uint32_t generation;
+    uint32_t submitter; /* order of method calls */
+    struct hold *holds;
+    uint32_t hold_count, hold_capacity;
+    enum moray_code failed; /* by moray_fail */
+    char *story;
+    bool retry;
+    bool actor;
+    const void *stack; /* where it began: how deep nested tasks may go */
+};
+
+struct process {
+    enum process_role role;
+    struct lane lane;
+    struct node_shared *node;
+    uint32_t owner;  /* rank + 1 of the arena */
+    uint32_t window; /* its number */
+    uint32_t rank, rank_count;
+    uint16_t slot;
+    int worker_index; /* among the lane's workers; -1: none */
+    bool alone;       /* one rank: no reference can be of elsewhere */
+    uint32_t next_submitter;
+    uint32_t setups_done;
+    int token;      /* core it holds; -1: none */
+    void *self;     /* actor: its state */
+    uint32_t actor; /* actor: its index in the node's table */
+    /* the door */
+    _Atomic uint32_t inside, threaded, lock;
+    void (*pump)(void); /* where no other thread makes progress; NULL */
+    int doorbell;       /* of the agent of the arena */
+    uint32_t self_pid;  /* of the driver: its children are not it */
+};
+
+extern struct process me;
+extern _Thread_local struct frame *frame_top;
+extern _Thread_local bool thread_inside, thread_owner;
+
+/** Writes this thread's last error (moray_last). Returns `code`. */
+#define last_set(code, ...) last_set_at(code, __FILE__, __LINE__, __VA_ARGS__)
+enum moray_code last_set_at(enum moray_code code, const char *file, int line, const char *format,
+                            ...) __attribute__((format(printf, 4, 5)));
+enum moray_code last_take(const struct moray_error *error);
+
+enum moray_code enter_refused(void);
+void enter_slow(void);
+
+/** Opens the door; not MORAY_OK: the call is not allowed here, and the story is set. */
+static inline enum moray_code enter(void)
+{
+    if (__builtin_expect(thread_inside || me.role == ROLE_NONE || me.role == ROLE_ENDED, 0))
+        return enter_refused();
+    thread_inside = true;
+    if (__builtin_expect(thread_owner, 1)) {
+        atomic_store_explicit(&me.inside, 1, memory_order_relaxed);
+        atomic_signal_fence(memory_order_seq_cst); /* the other side pays the fence: membarrier */
+        if (__builtin_expect(atomic_load_explicit(&me.threaded, memory_order_relaxed), 0))
+            enter_slow();
+    } else
+        enter_slow();
+    lane_tick(&me.lane);
+    return MORAY_OK;
+}
+
+void leave_slow(void);
+
+static inline void leave(void)
+{
+    if (__builtin_expect(atomic_load_explicit(&me.threaded, memory_order_relaxed), 0))
+        leave_slow();
+    if (thread_owner)
+        atomic_store_explicit(&me.inside, 0, memory_order_release);
+    thread_inside = false;
+}
+
+/* ---- Frames ---- */
+
+void frame_push(struct frame *frame, uint32_t record);
+/** Lets go what the frame still holds. */
+void frame_pop(struct frame *frame);
+/** Notes a hold taken (or, `gone`, let go while others remain) in the innermost frame. */
+void frame_note(uint32_t index, uint32_t generation, bool gone);
+
+/* ---- References ---- */
+
+static inline moray_ref ref_of(uint32_t index, uint32_t type)
+{
+    uint64_t life = atomic_load_explicit(&me.lane.records[index].life, memory_order_relaxed);
+    return (moray_ref){me.owner, index, life_generation(life), type};
+}
+
+/** The record of a reference. Errors: the story is set. A reference of another rank is exchanged for
+ *  its local stand-in, which the frame then holds. */
+enum moray_code ref_find(moray_ref ref, uint32_t *index);
+
+/** Takes a hold for the caller, noted in its frame. */
+void hold_take(uint32_t index);
+
+/* ---- Sleeping ---- */
+
+enum { SLEEP_RESCUE_MS = 1000 };
+
+/** Sleeps until the own wake word moves on from `seen`, or until `until_ns` (0: none); at most 1 s.
+ *  The caller has set `asleep` and looked once more. Not inside the door. */
+void process_sleep(uint32_t seen, uint64_t until_ns);
+
+void process_wake(void *context, uint16_t slot);
+void process_wake_in(struct lane *lane, uint16_t slot);
+const char *run_name(void);
+uint64_t now_ns(void);
+
+/** Waits for the end of a record. MORAY_OK or MORAY_TIMEOUT. `limit_ms` as in moray.h, checked.
+ *  Called inside the door; leaves it while it sleeps or runs other tasks. */
+enum moray_code record_wait(uint32_t index, int64_t limit_ms);
+enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns);
+
+/** Before and after a sleep in a blocking call: the core goes to somebody else. */
+void core_leave(void);
+void core_return(void);
+bool spin_allowed(void);
+
+/* ---- Results and failures ---- */
+
+/** Sets the result fields of a record that this slot runs to a failure. Never fails: without room the
+ *  story is cut to what fits in place. */
+void story_fill(struct lane *lane, uint32_t window, uint32_t index, enum moray_code code,
+                const char *text);
+/** The same for a record and its further results, which then end. */
+void story_end(struct lane *lane, uint32_t window, uint32_t index, enum moray_code code,
+               const char *text);
+void fail_fill(uint32_t index, enum moray_code code, const char *text);
+void fail_record(uint32_t index, enum moray_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/** The code of a failed record, and its story. */
+enum moray_code failure_of(const struct record *record, const char **text);
+
+/** Where the bytes of an ended record lie, read-only; fetched first if they are on another rank.
+ *  Inside the door. Errors: those of the fetch. */
+enum moray_code result_bytes(uint32_t index, const void **data, uint64_t *bytes);
+
+/** Puts a result into a record in MAKING or RUNNING. Errors: MORAY_FULL, with the whole story. */
+enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes);
+enum moray_code store_full(uint64_t bytes);
+
+/** Describes a record for stories: "task add (add.c:12), called in main (app.c:30)". */
+void record_describe(const struct lane *lane, const struct record *record, char *text,
+                     size_t bytes);
+
+/** Cancels a task or call that has not begun. */
+void record_cancel(uint32_t index, uint32_t generation);
+
+/* ---- Functions ---- */
+
+extern const struct moray_function **functions;
+extern uint32_t function_count;
+extern const struct moray_class **classes;
+extern uint32_t class_count;
+enum moray_code functions_settle(struct moray_error *error);
+uint64_t program_digest(void);
+uint32_t site_pack(const struct moray_site *site);
+const struct moray_site *site_unpack(uint32_t packed);
+
+/* ---- Calls ---- */
+
+/** Resolves the references among the arguments and adds the blob up; then packs it (call.c). */
+enum moray_code arguments_check(const struct moray_function *function,
+                                const struct moray_argument *arguments, unsigned count,
+                                uint32_t *inputs, uint16_t *mask, uint32_t *bytes);
+void arguments_pack(const struct moray_function *function, const struct moray_argument *arguments,
+                    unsigned count, const uint32_t *inputs, uint16_t mask, char *blob);
+struct answer_actor;
+enum moray_code actor_resolve(moray_actor actor, struct answer_actor *out);
+enum moray_code actor_lend(moray_actor actor, uint32_t task);
+void actor_posted(const struct answer_actor *where, uint32_t index);
+
+/* ---- Running ---- */
+
+/** Runs a record that this slot has claimed, to its end. Outside the door. */
+void run_record(uint32_t index);
+void fail_end(uint32_t index, enum moray_code code, const char *text);
+_Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, const char *story);
+void worker_main(int worker_index, bool spare);
+void actor_main(uint32_t actor);
+void run_setups(void);
+void run_exit_hooks(void);
+bool should_end(void);
+_Noreturn void process_leave(void);
+bool token_take(void);
+
+/* ---- Requests to the agent ---- */
+
+/** Sends `bytes` and waits for the answer, which stays in the record until request_done().
+ *  Inside the door; leaves it while it waits. */
+enum moray_code request_call(uint32_t kind, const void *bytes, uint32_t count, uint32_t *record,
+                             const void **answer, uint64_t *answer_bytes);
+void request_done(uint32_t record);
+
+#endif

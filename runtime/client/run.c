@@ -1,0 +1,354 @@
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/process.h"
+#include "client/requests.h"
+#include "node/zygote.h"
+
+/*
+ * One record from its claim to its end: find the inputs, run the user's function, seal the results.
+ * Per task without references: no allocation, no lock, no system call; the results of up to 8 bytes
+ * stay in the record.
+ */
+
+enum { RESULT_ROOM = 1024 };
+
+enum moray_code buffer_seal(const moray_buffer *buffer, uint32_t index);
+
+struct running { /* one task's run on this stack */
+    struct frame frame;
+    struct running *outer;
+    jmp_buf gave_up; /* moray_take_as of a failed object leaves the body here */
+};
+
+static _Thread_local struct running *running_top;
+
+_Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, const char *story)
+{
+    struct running *running = running_top;
+    size_t room = strlen(story) + 512;
+    char *text = malloc(room);
+
+    if (text)
+        snprintf(text, room, "uncaught error in %s (%s:%d): %s: %s", site->function, site->file,
+                 site->line, error_name(code), story);
+    if (!running) { /* a thread of the user's, or a set-up function */
+        fprintf(stderr, "moray: %s\n", text ? text : story);
+        process_end(1);
+    }
+    while (frame_top != &running->frame) { /* scopes that the body had open */
+        struct frame *scope = frame_top;
+        frame_pop(scope);
+        free(scope);
+    }
+    running->frame.failed = code;
+    running->frame.story = text;
+    longjmp(running->gave_up, 1);
+}
+
+struct inputs {
+    const void *arguments[MORAY_PARAMETERS_MAX + 1];
+    moray_view views[MORAY_PARAMETERS_MAX];
+};
+
+static uint32_t align8(uint32_t bytes)
+{
+    return (bytes + 7) & ~7u;
+}
+
+/* The end of a task that cannot begin: an input failed, or is not what the function takes. */
+static bool input_fails(uint32_t index, const struct moray_function *function, unsigned number,
+                        uint32_t input)
+{
+    struct record *record = lane_record(&me.lane, input);
+    const struct moray_parameter *parameter = &function->parameters[number];
+
+    if (life_state(record_life(record)) == RECORD_FAILED) {
+        const char *story;
+        enum moray_code code = failure_of(record, &story);
+        fail_record(index, MORAY_UPSTREAM, "argument %u (%s) failed: %s: %s", number + 1,
+                    parameter->name, error_name(code), story);
+        return true;
+    }
+    if (parameter->kind == MORAY_KIND_VIEW || record_result_bytes(record) == parameter->size)
+        return false;
+    char what[300];
+    record_describe(&me.lane, record, what, sizeof(what));
+    fail_record(index, MORAY_WRONG_TYPE,
+                "argument %u (%s) takes %s of %u bytes, but the object has %llu bytes; it was made "
+                "by %s",
+                number + 1, parameter->name, parameter->type, parameter->size,
+                (unsigned long long)record_result_bytes(record), what);
+    return true;
+}
+
+/* Points each argument at its bytes. False: the record has ended as failed. */
+static bool inputs_find(uint32_t index, const struct moray_function *function,
+                        struct inputs *inputs)
+{
+    struct record *record = lane_record(&me.lane, index);
+    uint32_t bytes;
+    const char *blob = lane_arguments(&me.lane, record, &bytes);
+    const moray_ref *refs = (const moray_ref *)blob;
+    const char *values = blob + 16 * (uint32_t)__builtin_popcount(record->reference_mask);
+
+    for (unsigned i = 0; i < function->parameter_count; i++) {
+        if (!(record->reference_mask >> i & 1)) {
+            inputs->arguments[i] = values;
+            values += align8(function->parameters[i].size);
+            continue;
+        }
+        const moray_ref *ref = refs++;
+        if (function->parameters[i].kind == MORAY_KIND_FUTURE) {
+            inputs->arguments[i] = ref;
+            hold_take(ref->index); /* the body has it until its end, or keeps it */
+            continue;
+        }
+        if (input_fails(index, function, i, ref->index))
+            return false;
+        const void *data;
+        uint64_t size;
+        if (result_bytes(ref->index, &data, &size) != MORAY_OK) {
+            const char *story;
+            enum moray_code code = moray_last(&story);
+            fail_record(index, code, "argument %u (%s): %s", i + 1, function->parameters[i].name,
+                        story);
+            return false;
+        }
+        if (function->parameters[i].kind == MORAY_KIND_VIEW) {
+            inputs->views[i] = (moray_view){data, size, *ref};
+            inputs->arguments[i] = &inputs->views[i];
+        } else
+            inputs->arguments[i] = data;
+    }
+    return true;
+}
+
+/* ---- References inside results ---- */
+
+static const struct moray_insides *insides[256];
+static uint32_t insides_count;
+
+void moray_register_refs(const struct moray_insides *one)
+{
+    if (insides_count < sizeof(insides) / sizeof(*insides))
+        insides[insides_count++] = one;
+}
+
+static enum moray_code contained_tell(uint32_t index, const void *data, uint32_t type_hash)
+{
+    struct {
+        struct request_contains head;
+        moray_ref refs[64];
+    } request;
+    uint32_t count = 0, answer_record;
+    const void *answer;
+    uint64_t answer_bytes;
+
+    for (uint32_t i = 0; i < insides_count; i++) {
+        if (insides[i]->type_hash != type_hash)
+            continue;
+        for (uint32_t k = 0; k < insides[i]->count && count < 64; k++) {
+            moray_ref ref;
+            if (insides[i]->members[k].kind != MORAY_KIND_FUTURE)
+                continue;
+            memcpy(&ref, (const char *)data + insides[i]->members[k].offset, sizeof(ref));
+            if (ref.owner)
+                request.refs[count++] = ref;
+        }
+    }
+    if (!count)
+        return MORAY_OK;
+    request.head = (struct request_contains){
+        .index = index,
+        .generation = life_generation(record_life(lane_record(&me.lane, index))),
+        .count = count};
+    enum moray_code code = request_call(
+        REQUEST_CONTAINS, &request, (uint32_t)(sizeof(request.head) + count * sizeof(moray_ref)),
+        &answer_record, &answer, &answer_bytes);
+    if (code == MORAY_OK)
+        request_done(answer_record);
+    return code;
+}
+
+/* ---- Results ---- */
+
+static enum moray_code result_seal(uint32_t index, const struct moray_parameter *result,
+                                   const void *data)
+{
+    if (result->kind == MORAY_KIND_VOID)
+        return MORAY_OK;
+    if (result->kind == MORAY_KIND_BUFFER) {
+        const moray_buffer *buffer = data;
+        if (!buffer->data || buffer->place >> 32 != index)
+            return last_set(MORAY_INVALID, "the function returned a buffer that moray_result did "
+                                           "not make for this task");
+        return buffer_seal(buffer, index);
+    }
+    if (insides_count) {
+        enum moray_code code = contained_tell(index, data, result->type_hash);
+        if (code != MORAY_OK)
+            return code;
+    }
+    return result_store(index, data, result->size);
+}
+
+static enum moray_code extras_seal(uint32_t index, const struct moray_function *function,
+                                   void *const *results)
+{
+    struct record_long *details = lane_long(&me.lane, lane_record(&me.lane, index));
+
+    for (unsigned i = 0; details && i < details->extra_count; i++) {
+        uint32_t extra = details->extra[i];
+        uint64_t life = record_life(lane_record(&me.lane, extra));
+        if (!lane_claim(&me.lane, extra, life_generation(life)))
+            continue; /* an earlier attempt got so far: what it sealed stands */
+        enum moray_code code = result_seal(extra, &function->results[i + 1], results[i + 1]);
+        if (code != MORAY_OK) {
+            const char *story;
+            moray_last(&story);
+            fail_fill(extra, code, story);
+        }
+        lane_finish(&me.lane, extra, code == MORAY_OK ? RECORD_DONE : RECORD_FAILED);
+    }
+    return MORAY_OK;
+}
+
+static void end_failed(uint32_t index, struct frame *frame)
+{
+    struct record *record = lane_record(&me.lane, index);
+    const struct record_long *details = lane_long(&me.lane, record);
+    uint32_t attempt = life_attempt(record_life(record)) + 1;
+
+    if (details && details->retry_errors &&
+        (record->attempts_max == 0 || attempt < record->attempts_max)) {
+        lane_requeue(&me.lane, index, 1);
+        return;
+    }
+    fail_record(index, frame->failed, "%s", frame->story ? frame->story : "");
+}
+
+static void end_well(uint32_t index, const struct moray_function *function, void *const *results)
+{
+    enum moray_code code = MORAY_OK;
+
+    if (function->result_count > 1)
+        code = extras_seal(index, function, results);
+    if (code == MORAY_OK && function->result_count)
+        code = result_seal(index, &function->results[0], results[0]);
+    if (__builtin_expect(code != MORAY_OK, 0)) {
+        const char *story;
+        moray_last(&story);
+        fail_record(index, code, "%s", story);
+        return;
+    }
+    lane_finish(&me.lane, index, RECORD_DONE);
+}
+
+/* Results lie side by side on the stack, or in the heap if they are large. */
+static void *results_room(const struct moray_function *function, char *room, void **results)
+{
+    uint32_t bytes = 0;
+    char *at = room, *heap = NULL;
+
+    for (unsigned i = 0; i < function->result_count; i++)
+        bytes += (function->results[i].size + 15) & ~15u;
+    if (bytes > RESULT_ROOM)
+        at = heap = aligned_alloc(64, (bytes + 63) & ~63u);
+    for (unsigned i = 0; i < function->result_count; i++) {
+        results[i] = at;
+        at += (function->results[i].size + 15) & ~15u;
+    }
+    return heap;
+}
+
+static uint32_t calls_left; /* of a function that ends its process after n calls */
+static uint32_t calls_function = UINT32_MAX;
+
+static bool process_is_used_up(const struct record *record)
+{
+    const struct record_long *details = lane_long(&me.lane, record);
+
+    if (!details || !details->calls_per_process)
+        return false;
+    if (calls_function != record->function) {
+        calls_function = record->function;
+        calls_left = details->calls_per_process;
+    }
+    return --calls_left == 0;
+}
+
+/* The body runs outside of the door, with everything it needs on this stack. */
+static void body(struct running *running, const struct moray_function *function,
+                 const struct inputs *inputs, void *const *results)
+{
+    if (setjmp(running->gave_up) == 0)
+        function->run(me.self, inputs->arguments, results);
+}
+
+void run_record(uint32_t index)
+{
+    struct record *record = lane_record(&me.lane, index);
+    const struct moray_function *function;
+    struct running running;
+    struct inputs inputs;
+    _Alignas(16) char room[RESULT_ROOM];
+    void *results[MORAY_PARAMETERS_MAX + 1], *heap = NULL;
+    uint32_t top = atomic_load_explicit(&me.lane.self->top, memory_order_relaxed);
+    bool used_up = false;
+
+    if (enter() != MORAY_OK)
+        return;
+    assert(record->function < function_count);
+    function = functions[record->function];
+    atomic_store_explicit(&me.lane.self->top, index + 1, memory_order_relaxed);
+    running.outer = running_top;
+    running_top = &running;
+    frame_push(&running.frame, index);
+    running.frame.actor = me.role == ROLE_ACTOR;
+    if (inputs_find(index, function, &inputs)) {
+        if (record_flags(record) & RECORD_LONG)
+            used_up = process_is_used_up(record);
+        heap = results_room(function, room, results);
+        leave();
+        body(&running, function, &inputs, results);
+        (void)!enter();
+        if (__builtin_expect(running.frame.failed != MORAY_OK, 0))
+            end_failed(index, &running.frame);
+        else
+            end_well(index, function, results);
+        free(heap);
+    }
+    lane_bump(&me.lane.self->ran);
+    frame_pop(&running.frame);
+    running_top = running.outer;
+    atomic_store_explicit(&me.lane.self->top, top, memory_order_relaxed);
+    leave();
+    if (used_up && !running_top && me.role == ROLE_WORKER)
+        process_leave();
+}
+
+const char *run_name(void)
+{
+    uint32_t top = me.role ? atomic_load_explicit(&me.lane.self->top, memory_order_relaxed) : 0;
+
+    if (!top)
+        return NULL;
+    uint32_t function = lane_record(&me.lane, top - 1)->function;
+    return function < function_count ? functions[function]->name : NULL;
+}
+
+int moray_cancelled(void)
+{
+    return 0; /* running tasks are not told in this version: a queued one never runs */
+}
+
+uint32_t moray_attempt(void)
+{
+    if (!frame_top || frame_top->record == RECORD_NONE)
+        return 0;
+    return life_attempt(record_life(lane_record(&me.lane, frame_top->record))) + 1;
+}

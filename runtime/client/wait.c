@@ -1,0 +1,329 @@
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/process.h"
+#include "client/requests.h"
+
+/*
+ * Waiting for the end of a record, in this order:
+ *     it has ended                     one load
+ *     run it on this stack             a worker, without a limit, and what it waits for likewise
+ *     run what its runner has queued   leapfrogging: tasks of the process that runs it (Wagner, Calder
+ *                                      1993), on which its end depends
+ *     look for a while                 at most MORAY_SPIN_US, where cores are free
+ *     sleep                            the core goes to somebody else meanwhile
+ */
+
+enum { STACK_LEFT = 256 * 1024, PATH_MAX_STEPS = 1 << 20 };
+
+static size_t stack_limit;
+
+static bool stack_is_left(void)
+{
+    const struct frame *outermost = frame_top;
+
+    if (!outermost)
+        return false;
+    while (outermost->outer)
+        outermost = outermost->outer;
+    size_t used =
+        (size_t)((const char *)outermost->stack - (const char *)__builtin_frame_address(0));
+    if (!stack_limit)
+        stack_limit = (size_t)8 << 20;
+    return used + STACK_LEFT < stack_limit;
+}
+
+static bool may_run_here(void)
+{
+    return me.role == ROLE_WORKER && thread_owner && frame_top && stack_is_left();
+}
+
+static bool can_run(uint32_t index)
+{
+    struct record *record = lane_record(&me.lane, index);
+    uint64_t life = record_life(record);
+
+    return life_state(life) == RECORD_QUEUED && record->kind == RECORD_TASK &&
+           !(record_flags(record) & (RECORD_GENERAL | RECORD_PROXY)) &&
+           (record->attempts_max == 0 || life_attempt(life) < record->attempts_max);
+}
+
+/* An input of a waiting task that has not ended; RECORD_NONE if all have. */
+static uint32_t missing_input(uint32_t index)
+{
+    struct record *record = lane_record(&me.lane, index);
+    uint32_t bytes, place = 0;
+    uint64_t life = record_life(record);
+
+    if (life_state(life) != RECORD_WAITING || record->kind != RECORD_TASK)
+        return RECORD_NONE;
+    const moray_ref *refs = lane_arguments(&me.lane, record, &bytes);
+    for (uint32_t argument = 0; argument < 15; argument++) {
+        if (!(record->reference_mask >> argument & 1))
+            continue;
+        uint32_t input = refs[place++].index;
+        if (life_pending(life, argument) && input < me.lane.control->layout.record_count)
+            return input;
+    }
+    return RECORD_NONE;
+}
+
+static void run_claimed(uint32_t index)
+{
+    leave();
+    run_record(index);
+    (void)!enter();
+}
+
+/* Runs one task on whose end that of `index` depends. False: there is none that we may run. */
+static bool run_towards(uint32_t index)
+{
+    static uint32_t *path;
+    static uint32_t capacity;
+    uint32_t depth = 0, at = index;
+    bool ran = false;
+
+    /* Down the chain of waiting tasks to one that can run; then up again as they become ready. The
+     * path is a hint: each step looks at the records as they are. */
+    while (depth < PATH_MAX_STEPS) {
+        uint32_t input = missing_input(at);
+        if (input == RECORD_NONE)
+            break;
+        if (depth == capacity) {
+            uint32_t more = capacity ? capacity * 2 : 256;
+            uint32_t *grown = realloc(path, more * sizeof(*grown));
+            if (!grown)
+                break;
+            path = grown;
+            capacity = more;
+        }
+        path[depth++] = at;
+        at = input;
+    }
+    for (;;) {
+        uint64_t life = record_life(lane_record(&me.lane, at));
+        if (can_run(at) && lane_claim(&me.lane, at, life_generation(life))) {
+            lane_unqueue(&me.lane, at);
+            /* run_record() may come back here: the path belongs to this call no more. */
+            uint32_t *mine = path;
+            path = NULL;
+            uint32_t mine_capacity = capacity;
+            capacity = 0;
+            run_claimed(at);
+            free(path);
+            path = mine;
+            capacity = mine_capacity;
+            ran = true;
+        } else if (life_state(life) == RECORD_RUNNING && life_slot(life) != me.slot) {
+            if (atomic_load(&me.lane.slots[life_slot(life)].kind) != LANE_IS_WORKER)
+                return ran;
+            uint32_t other = lane_steal_from(&me.lane, (uint16_t)life_slot(life));
+            if (other == RECORD_NONE)
+                return ran;
+            uint32_t *mine = path;
+            path = NULL;
+            uint32_t mine_capacity = capacity;
+            capacity = 0;
+            run_claimed(other);
+            free(path);
+            path = mine;
+            capacity = mine_capacity;
+            ran = true;
+            continue;
+        }
+        if (!life_ended(record_life(lane_record(&me.lane, at))))
+            return ran;
+        if (depth == 0)
+            return ran;
+        at = path[--depth];
+    }
+}
+
+enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
+{
+    *until_ns = 0;
+    if (limit_ms == 0)
+        return MORAY_OK;
+    if (limit_ms == MORAY_NOW) {
+        *until_ns = 1;
+        return MORAY_OK;
+    }
+    if (limit_ms < 0)
+        return last_set(MORAY_INVALID,
+                        "a time limit of %lld ms: takes milliseconds, 0 (no limit) or "
+                        "MORAY_NOW",
+                        (long long)limit_ms);
+    if (limit_ms > INT64_MAX / 1000000)
+        return MORAY_OK; /* longer than any machine runs */
+    *until_ns = now_ns() + (uint64_t)limit_ms * 1000000;
+    return MORAY_OK;
+}
+
+bool spin_allowed(void)
+{
+    uint32_t awake = 0, end = me.node->slot_first_actor;
+
+    if (!me.node->spin_ns)
+        return false;
+    if (end > me.lane.control->layout.slot_count)
+        end = me.lane.control->layout.slot_count;
+    for (uint32_t slot = 1; slot < end; slot++)
+        awake +=
+            atomic_load_explicit(&me.lane.slots[slot].kind, memory_order_relaxed) != LANE_NOBODY &&
+            !atomic_load_explicit(&me.lane.slots[slot].asleep, memory_order_relaxed);
+    return awake <= me.node->core_count;
+}
+
+static bool spin_for(uint32_t index)
+{
+    struct record *record = lane_record(&me.lane, index);
+    uint64_t until;
+
+    if (!spin_allowed())
+        return false;
+    until = now_ns() + me.node->spin_ns;
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (life_ended(record_life(record)))
+                return true;
+            __builtin_ia32_pause();
+        }
+    } while (now_ns() < until);
+    return false;
+}
+
+/* A driver that looks and finds nothing gives its core away until it submits or sleeps again. */
+static void poll_found_nothing(void)
+{
+    if (me.role != ROLE_DRIVER || !atomic_load(&me.node->parked_slot))
+        return;
+    atomic_store(&me.node->driver_busy, 0);
+    if (lane_has_work(&me.lane))
+        lane_wake(&me.lane, (uint16_t)atomic_load(&me.node->parked_slot));
+}
+
+/* ---- The core while we sleep ---- */
+
+static void driver_core_leave(void)
+{
+    uint32_t parked = atomic_load(&me.node->parked_slot);
+
+    if (!parked)
+        return;
+    atomic_store(&me.node->driver_busy, 0);
+    if (lane_has_work(&me.lane))
+        lane_wake(&me.lane, (uint16_t)parked);
+    else if (atomic_load(&me.lane.slots[parked].parked)) {
+        lane_bit_set(me.lane.control->idle, parked);
+        if (lane_has_work(&me.lane))
+            lane_rouse(&me.lane);
+    }
+}
+
+static void driver_core_return(void)
+{
+    uint32_t parked = atomic_load(&me.node->parked_slot);
+
+    if (!parked)
+        return;
+    atomic_store(&me.node->driver_busy, 1);
+    if (atomic_load(&me.lane.slots[parked].parked))
+        lane_bit_clear(me.lane.control->idle, parked);
+}
+
+void core_leave(void)
+{
+    atomic_store(&me.lane.self->blocked, 1);
+    if (me.role == ROLE_DRIVER && thread_owner)
+        driver_core_leave();
+    if (me.role != ROLE_WORKER || me.token < 0 || !thread_owner)
+        return;
+    atomic_store(&me.node->tokens[me.token], 0);
+    /* Somebody idle takes it; where there is nobody, the agent sees to a further process. */
+    lane_rouse(&me.lane);
+    lane_wake(&me.lane, LANE_AGENT);
+}
+
+bool token_take(void)
+{
+    uint64_t mine = me.slot + 1u;
+
+    for (uint32_t i = 0; i < me.node->core_count && i < NODE_CORES_MAX; i++) {
+        uint32_t core = me.token >= 0 ? ((uint32_t)me.token + i) % me.node->core_count : i;
+        uint64_t nobody = 0;
+        if (atomic_load(&me.node->tokens[core]) == mine ||
+            atomic_compare_exchange_strong(&me.node->tokens[core], &nobody, mine)) {
+            me.token = (int)core;
+            atomic_store(&me.lane.self->core, (int)core);
+            return true;
+        }
+    }
+    return false;
+}
+
+void core_return(void)
+{
+    atomic_store(&me.lane.self->blocked, 0);
+    if (me.role == ROLE_DRIVER && thread_owner)
+        driver_core_return();
+    if (me.role != ROLE_WORKER || me.token < 0 || !thread_owner)
+        return;
+    /* Whoever runs on the core now gives it back after its task. */
+    lane_bit_set(me.node->wanting, me.slot);
+    while (!token_take() && !should_end()) {
+        uint32_t seen = atomic_load(&me.lane.self->wake);
+        atomic_store(&me.lane.self->asleep, 1);
+        if (!token_take())
+            process_sleep(seen, 0);
+        atomic_store(&me.lane.self->asleep, 0);
+        if (atomic_load(&me.node->tokens[me.token]) == me.slot + 1u)
+            break;
+    }
+    lane_bit_clear(me.node->wanting, me.slot);
+}
+
+enum moray_code record_wait(uint32_t index, int64_t limit_ms)
+{
+    struct record *record = lane_record(&me.lane, index);
+    uint64_t until_ns;
+    enum moray_code code = MORAY_OK;
+
+    if (__builtin_expect(life_ended(record_life(record)), 1))
+        return limit_ms < 0 && limit_ms != MORAY_NOW ? limit_until(limit_ms, &until_ns) : MORAY_OK;
+    if ((code = limit_until(limit_ms, &until_ns)) != MORAY_OK)
+        return code;
+    if (limit_ms == MORAY_NOW) {
+        poll_found_nothing();
+        return MORAY_TIMEOUT;
+    }
+    while (until_ns == 0 && may_run_here() && !life_ended(record_life(record)))
+        if (!run_towards(index))
+            break;
+    if (life_ended(record_life(record)) || spin_for(index) || lane_await(&me.lane, index))
+        return MORAY_OK;
+    leave();
+    core_leave();
+    for (;;) {
+        uint32_t seen = atomic_load(&me.lane.self->wake);
+        atomic_store_explicit(&me.lane.self->asleep, 1, memory_order_seq_cst);
+        if (life_ended(record_life(record)) || should_end())
+            break;
+        if (until_ns && now_ns() >= until_ns) {
+            code = MORAY_TIMEOUT;
+            break;
+        }
+        lane_bump(&me.lane.self->sleeps);
+        process_sleep(seen, until_ns);
+        if (life_ended(record_life(record)) && atomic_load(&me.lane.self->wake) == seen)
+            lane_bump(&me.lane.self->rescues);
+    }
+    atomic_store(&me.lane.self->asleep, 0);
+    core_return();
+    if (should_end() && !life_ended(record_life(record)) && me.role != ROLE_DRIVER)
+        process_leave();
+    (void)!enter();
+    if (should_end() && !life_ended(record_life(record)))
+        code = last_set(MORAY_LOST, "the job is ending");
+    return life_ended(record_life(record)) ? MORAY_OK : code;
+}

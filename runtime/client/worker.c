@@ -1,0 +1,285 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/process.h"
+#include "node/zygote.h"
+
+/*
+ * The life of a worker:
+ *
+ *     mail ─▶ a general task that the agent gave it
+ *     core? ─▶ own queue, then others' ─▶ run ─▶ give the core back if somebody waits for it
+ *     nothing: look round for a while, then sleep; the driver's core is left alone (parked)
+ *
+ * A worker with an index has a core of its own to begin with. A spare (index -1) takes one that a
+ * blocked process gave up, and gives it back after the task it runs.
+ */
+
+enum { PARK_TICK_NS = 5000000, PARK_PROGRESS = 50 };
+
+static struct lane_mail inbox[64];
+static uint32_t inbox_count;
+
+static void (*exit_hooks[32])(void);
+static uint32_t exit_hook_count;
+
+enum moray_code moray_at_worker_exit(void (*fn)(void))
+{
+    if (!fn || exit_hook_count == sizeof(exit_hooks) / sizeof(*exit_hooks))
+        return last_set(MORAY_INVALID, "moray_at_worker_exit takes at most 32 functions");
+    exit_hooks[exit_hook_count++] = fn;
+    return MORAY_OK;
+}
+
+void run_exit_hooks(void)
+{
+    while (exit_hook_count)
+        exit_hooks[--exit_hook_count]();
+}
+
+bool should_end(void)
+{
+    return atomic_load_explicit(&me.node->ending, memory_order_relaxed) != 0;
+}
+
+_Noreturn void process_leave(void)
+{
+    run_exit_hooks();
+    process_end(0);
+}
+
+void run_setups(void)
+{
+    uint32_t count = atomic_load_explicit(&me.node->setup_count, memory_order_acquire);
+
+    for (; me.setups_done < count; me.setups_done++) {
+        uint32_t record = me.node->setups[me.setups_done].record;
+        void (*fn)(const void *, size_t) =
+            (void (*)(const void *, size_t))(uintptr_t)me.node->setups[me.setups_done].function;
+        const void *data;
+        uint64_t bytes;
+        if (enter() != MORAY_OK)
+            return;
+        enum moray_code code = result_bytes(record, &data, &bytes);
+        leave();
+        if (code == MORAY_OK)
+            fn(data, bytes);
+    }
+}
+
+static bool is_parked(void)
+{
+    return atomic_load_explicit(&me.node->driver_busy, memory_order_relaxed) &&
+           atomic_load_explicit(&me.node->parked_slot, memory_order_relaxed) == me.slot;
+}
+
+static bool may_take(void)
+{
+    return me.worker_index < 0 || (uint32_t)me.worker_index < atomic_load(&me.node->lane_workers);
+}
+
+static bool somebody_wants_a_core(void)
+{
+    for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
+        if (atomic_load_explicit(&me.node->wanting[word], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void core_give(void)
+{
+    if (me.token < 0)
+        return;
+    atomic_store(&me.node->tokens[me.token], 0);
+    if (me.worker_index < 0)
+        me.token = -1;
+    for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
+        for (uint64_t bits = atomic_load(&me.node->wanting[word]); bits; bits &= bits - 1)
+            lane_wake(&me.lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bits)));
+}
+
+static bool has_core(void)
+{
+    return me.token >= 0 &&
+           atomic_load_explicit(&me.node->tokens[me.token], memory_order_relaxed) == me.slot + 1u;
+}
+
+static void take_mail(void *context, const struct lane_mail *mail)
+{
+    (void)context;
+    if (mail->kind == CELL_CALL && inbox_count < sizeof(inbox) / sizeof(*inbox))
+        inbox[inbox_count++] = *mail;
+}
+
+/* A task that the agent gave to this process: its cores are the agent's to account for. */
+static bool run_mail(void)
+{
+    bool any = false;
+
+    if (enter() != MORAY_OK)
+        return false;
+    lane_mail(&me.lane, take_mail, NULL);
+    while (inbox_count) {
+        struct lane_mail mail = inbox[--inbox_count];
+        if (!lane_claim(&me.lane, mail.index, mail.generation))
+            continue;
+        leave();
+        run_record(mail.index);
+        any = true;
+        (void)!enter();
+    }
+    leave();
+    return any;
+}
+
+static uint32_t take_work(void)
+{
+    uint32_t index = RECORD_NONE;
+
+    if (enter() != MORAY_OK)
+        return RECORD_NONE;
+    if (may_take() && (has_core() || token_take()))
+        index = lane_next(&me.lane);
+    leave();
+    return index;
+}
+
+static uint64_t heads_sum(void)
+{
+    uint64_t sum = 0;
+    for (uint32_t slot = 0; slot < me.node->slot_first_actor; slot++)
+        sum += atomic_load_explicit(&me.lane.slots[slot].head, memory_order_relaxed);
+    return sum;
+}
+
+/* Sleeps while the driver computes. Returns true when it must take a task all the same: work lies
+ * there and hardly moves. */
+static bool park(void)
+{
+    struct lane_slot *self = me.lane.self;
+    bool must = false;
+
+    atomic_store(&self->parked, 1);
+    while (is_parked() && !should_end() && !must &&
+           !atomic_load_explicit(&self->mailbox, memory_order_relaxed)) {
+        uint32_t seen = atomic_load(&self->wake);
+        uint64_t heads = heads_sum();
+        bool work = lane_has_work(&me.lane);
+        atomic_store(&self->asleep, 1);
+        if (!work) {
+            atomic_store(&me.node->parked_deep, 1);
+            work = lane_has_work(&me.lane);
+        }
+        if (is_parked() && !should_end()) {
+            process_sleep(seen, work ? now_ns() + PARK_TICK_NS : 0);
+            must = work && lane_has_work(&me.lane) && heads_sum() - heads < PARK_PROGRESS &&
+                   atomic_load(&self->wake) == seen;
+        }
+        atomic_store(&self->asleep, 0);
+    }
+    atomic_store(&me.node->parked_deep, 0);
+    atomic_store(&self->parked, 0);
+    lane_bit_clear(me.lane.control->idle, me.slot);
+    return must;
+}
+
+static bool work_in_sight(void)
+{
+    return (lane_has_work(&me.lane) && may_take()) ||
+           atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) != 0;
+}
+
+/* Polls for a while where cores are free. */
+static bool look_round(void)
+{
+    uint64_t until;
+
+    if (!spin_allowed() || !has_core())
+        return work_in_sight();
+    until = now_ns() + me.node->spin_ns;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (work_in_sight())
+                return true;
+            __builtin_ia32_pause();
+        }
+        if (is_parked() || should_end())
+            return false;
+    } while (now_ns() < until);
+    return false;
+}
+
+static void rest(void)
+{
+    struct lane_control *control = me.lane.control;
+    struct lane_slot *self = me.lane.self;
+    bool found;
+
+    lane_bit_set(control->searching, me.slot);
+    found = look_round();
+    if (found) {
+        lane_bit_clear(control->searching, me.slot);
+        return;
+    }
+    if (me.worker_index < 0 && has_core())
+        core_give();
+    uint32_t seen = atomic_load(&self->wake);
+    atomic_store_explicit(&self->asleep, 1, memory_order_seq_cst);
+    lane_bit_set(control->idle, me.slot);
+    lane_bit_clear(control->searching, me.slot);
+    /* seq_cst all: whoever pushed before sees us idle, or we see the work. */
+    if (!work_in_sight() && !should_end() && !is_parked()) {
+        lane_bump(&self->sleeps);
+        process_sleep(seen, 0);
+        if (atomic_load(&self->wake) == seen && work_in_sight() && may_take() && has_core())
+            lane_bump(&self->rescues);
+    }
+    lane_bit_clear(control->idle, me.slot);
+    atomic_store(&self->asleep, 0);
+    if (atomic_load(&self->wake) == seen && process_is_orphan())
+        process_end(1);
+}
+
+static void after_search(void)
+{
+    /* What a push left to us because we were searching may be more than one task. */
+    if (enter() != MORAY_OK)
+        return;
+    if (lane_has_work(&me.lane))
+        lane_rouse(&me.lane);
+    leave();
+}
+
+void worker_main(int worker_index, bool spare)
+{
+    bool rested = false;
+
+    me.worker_index = spare ? -1 : worker_index;
+    if (!spare) {
+        me.token = worker_index < (int)me.node->core_count ? worker_index : -1;
+        uint64_t nobody = 0;
+        if (me.token >= 0)
+            atomic_compare_exchange_strong(&me.node->tokens[me.token], &nobody, me.slot + 1u);
+    }
+    while (!should_end()) {
+        uint32_t index;
+        run_setups();
+        if (atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) && run_mail())
+            continue;
+        if (is_parked() && !park())
+            continue;
+        index = take_work();
+        if (index == RECORD_NONE) {
+            rest();
+            rested = true;
+            continue;
+        }
+        if (rested)
+            after_search();
+        rested = false;
+        run_record(index);
+        if (__builtin_expect(somebody_wants_a_core(), 0) && has_core())
+            core_give();
+    }
+}

@@ -1,0 +1,689 @@
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "node/head.h"
+#include "node/remote.h"
+#include "sched/lane/repair.h"
+
+/*
+ * Actors on this node, and the way to those on others.
+ *
+ *     route   one for each actor that a process of this node has a handle of: who holds, where it is
+ *     entry   one for each actor whose process is here (node/actors.h), seen by all processes
+ *
+ * A call to an actor here goes straight into its mailbox (client/call.c). Calls to others, and to those
+ * whose place is not known yet, come by here in order and are carried on in order.
+ * A death: repair gives back what ran (fails, or runs again if the actor has method retries) and what
+ * waited (posted again to the next process, which sorts by sequence).
+ */
+
+struct route {
+    uint64_t id;
+    uint32_t node;  /* rank; UINT32_MAX: not known yet */
+    uint32_t entry; /* index + 1 in the node's table, if it is here */
+    uint32_t state; /* as the head says: enum actors_state */
+    enum moray_code code;
+    char story[256];
+    uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
+    uint32_t lent;                     /* tasks that have it as an argument */
+    bool told;                         /* the head thinks that we hold it */
+    struct lane_mail *waiting;         /* calls in order, while its place is not known */
+    uint32_t waiting_count, waiting_capacity;
+};
+
+struct lent {
+    uint32_t route, record, generation;
+};
+
+enum { STATE_DEAD = 5 }; /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
+
+static uint32_t entries_end;
+static uint32_t next_generation;
+
+static struct route *route_of(uint64_t id)
+{
+    uint64_t *at = map_get(&agent.actor_routes, id);
+
+    if (at)
+        return &agent.routes[*at - 1];
+    if (agent.route_count == agent.route_capacity) {
+        uint32_t capacity = agent.route_capacity ? agent.route_capacity * 2 : 64;
+        struct route *more = realloc(agent.routes, capacity * sizeof(*more));
+        if (!more)
+            abort();
+        agent.routes = more;
+        agent.route_capacity = capacity;
+    }
+    struct route *route = &agent.routes[agent.route_count++];
+    memset(route, 0, sizeof(*route));
+    route->id = id;
+    route->node = UINT32_MAX;
+    map_set(&agent.actor_routes, id, agent.route_count);
+    return route;
+}
+
+static uint64_t id_of(const moray_actor *actor)
+{
+    return (uint64_t)actor->generation << 32 | actor->index;
+}
+
+static struct node_actor *entry_of(uint32_t index)
+{
+    return (struct node_actor *)(agent.lane.control->node + sizeof(struct node_shared)) + index;
+}
+
+/* ---- Handles ---- */
+
+static bool is_held(const struct route *route)
+{
+    if (route->lent)
+        return true;
+    for (int word = 0; word < LANE_SLOT_WORDS; word++)
+        if (route->holders[word])
+            return true;
+    return false;
+}
+
+static void tell_hold(struct route *route)
+{
+    bool held = is_held(route);
+    struct request_handle word = {
+        .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
+        .detail = held ? 1 : -1};
+
+    if (held == route->told)
+        return;
+    route->told = held;
+    if (agent.is_head)
+        head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
+    else
+        remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
+}
+
+static void lend(struct route *route, uint32_t record, uint32_t generation)
+{
+    if (agent.lent_count == agent.lent_capacity) {
+        agent.lent_capacity = agent.lent_capacity ? agent.lent_capacity * 2 : 64;
+        agent.lents = realloc(agent.lents, agent.lent_capacity * sizeof(*agent.lents));
+        if (!agent.lents)
+            abort();
+    }
+    agent.lents[agent.lent_count++] =
+        (struct lent){(uint32_t)(route - agent.routes), record, generation};
+    route->lent++;
+    lane_await(&agent.lane, record);
+}
+
+static void lents_look(void)
+{
+    for (uint32_t i = 0; i < agent.lent_count;) {
+        struct lent lent = agent.lents[i];
+        struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
+        if (record && !life_ended(record_life(record))) {
+            i++;
+            continue;
+        }
+        agent.lents[i] = agent.lents[--agent.lent_count];
+        agent.routes[lent.route].lent--;
+        tell_hold(&agent.routes[lent.route]);
+    }
+}
+
+static void drop_holds_of(uint16_t slot)
+{
+    for (uint32_t i = 0; i < agent.route_count; i++) {
+        struct route *route = &agent.routes[i];
+        if (!(route->holders[slot / 64] >> slot % 64 & 1))
+            continue;
+        route->holders[slot / 64] &= ~((uint64_t)1 << slot % 64);
+        tell_hold(route);
+    }
+}
+
+/* ---- Starting one here ---- */
+
+static uint32_t free_entry(void)
+{
+    for (uint32_t i = 0; i < entries_end; i++)
+        if (atomic_load(&entry_of(i)->ready) == ACTOR_EMPTY)
+            return i;
+    for (uint32_t i = 0; i < entries_end; i++)
+        if (atomic_load(&entry_of(i)->ready) == ACTOR_GONE &&
+            !map_get(&agent.actor_routes, entry_of(i)->id))
+            return i;
+    return entries_end < NODE_ACTORS_MAX ? entries_end++ : NODE_ACTORS_MAX;
+}
+
+static void word_to_head(const struct node_actor *entry, uint32_t incarnation, uint32_t kind,
+                         uint32_t detail, enum moray_code code, const char *story)
+{
+    char bytes[sizeof(struct actor_word) + 256];
+    struct actor_word word = {.id = entry->id,
+                              .incarnation = incarnation,
+                              .detail = detail,
+                              .code = (uint32_t)code,
+                              .node = agent.rank};
+
+    memcpy(bytes, &word, sizeof(word));
+    snprintf(bytes + sizeof(word), 256, "%.255s", story);
+    head_tell(kind, bytes, (uint32_t)(sizeof(word) + strlen(bytes + sizeof(word)) + 1));
+}
+
+static uint32_t started_incarnation[NODE_ACTORS_MAX];
+static bool told_ready[NODE_ACTORS_MAX];
+
+/* The constructor's run, as a record of the agent's: its arguments, copied; its references held. */
+static uint32_t creation_make(const struct node_actor *entry, const struct request_actor *request)
+{
+    const struct moray_class *type = classes[entry->class_id];
+    const char *blob = (const char *)(request + 1) + (request->name_bytes + 7) / 8 * 8;
+    uint32_t index = lane_make(&agent.lane, RECORD_TASK);
+    struct record *record;
+
+    if (index == RECORD_NONE)
+        return RECORD_NONE;
+    record = lane_record(&agent.lane, index);
+    record->function = type->constructor->id;
+    record->site = request->site;
+    record->attempts_max = 1;
+    atomic_store(&record->flags, RECORD_GENERAL);
+    uint32_t bytes = request->argument_bytes,
+             place = arena_alloc(&agent.lane.arena, bytes + 8, index);
+    if (!place) {
+        lane_abandon(&agent.lane, index);
+        return RECORD_NONE;
+    }
+    char *at = arena_at(&agent.lane.arena, place);
+    memcpy(at, blob, bytes);
+    *(struct record_block *)record->arguments = (struct record_block){place, bytes};
+    record->reference_mask = (uint16_t)request->reference_mask;
+    atomic_store(&record->flags, RECORD_GENERAL | RECORD_BLOCK);
+    moray_ref *refs = (moray_ref *)at;
+    int count = __builtin_popcount(record->reference_mask), number = 0;
+    for (int i = 0; i < count; i++) {
+        if (refs[i].owner != agent.rank + 1) {
+            uint32_t local = remote_stand_in(refs[i]);
+            if (local == RECORD_NONE)
+                continue;
+            refs[i] = (moray_ref){agent.rank + 1, local,
+                                  life_generation(record_life(lane_record(&agent.lane, local))),
+                                  refs[i].type};
+        }
+        lane_hold(&agent.lane, refs[i].index);
+    }
+    if (count)
+        atomic_fetch_or(&record->flags, RECORD_HOLDS_INPUTS);
+    for (unsigned i = 0; i < type->constructor->parameter_count; i++)
+        if (record->reference_mask >> i & 1) {
+            uint32_t input = refs[number++].index;
+            if (type->constructor->parameters[i].kind != MORAY_KIND_FUTURE)
+                (void)!lane_depends(&agent.lane, index, input, i);
+        }
+    return index;
+}
+
+static void spawn(uint32_t index)
+{
+    struct node_actor *entry = entry_of(index);
+
+    if (!workers_spawn((uint16_t)atomic_load(&entry->slot), PROCESS_ACTOR, -1, -1, index)) {
+        atomic_store(&entry->ready, ACTOR_GONE);
+        word_to_head(entry, started_incarnation[index], HEAD_ACTOR_EXITED, 0, MORAY_DIED,
+                     "its process could not be started");
+    }
+}
+
+void actors_creation_ready(uint32_t record, uint32_t generation)
+{
+    (void)generation;
+    for (uint32_t i = 0; i < entries_end; i++)
+        if (atomic_load(&entry_of(i)->ready) == ACTOR_STARTING &&
+            atomic_load(&entry_of(i)->creation) == record) {
+            spawn(i);
+            return;
+        }
+}
+
+static void start_here(const struct actor_word *word, const struct request_actor *request,
+                       uint32_t bytes)
+{
+    struct route *route = route_of(word->id);
+    struct node_actor *entry;
+    uint32_t index, slot;
+
+    if (bytes < sizeof(*request) || request->class_id >= class_count ||
+        (uint64_t)sizeof(*request) + (request->name_bytes + 7) / 8 * 8 + request->argument_bytes >
+            bytes) {
+        log_error("an order to start an actor is malformed");
+        return;
+    }
+    if (route->entry) {
+        index = route->entry - 1;
+        entry = entry_of(index);
+    } else {
+        index = free_entry();
+        slot = workers_free_actor_slot();
+        if (index == NODE_ACTORS_MAX || !slot) {
+            struct node_actor none = {.id = word->id};
+            word_to_head(&none, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_BUSY,
+                         "the node has no room for a further process; raise MORAY_PROCESSES_MAX");
+            return;
+        }
+        entry = entry_of(index);
+        memset(entry, 0, sizeof(*entry));
+        entry->id = word->id;
+        entry->class_id = request->class_id;
+        entry->generation = ++next_generation;
+        entry->pending_max = request->pending_max;
+        entry->method_retries = request->method_retries;
+        snprintf(entry->name, sizeof(entry->name), "%.*s",
+                 (int)(request->name_bytes < 63 ? request->name_bytes : 63),
+                 (const char *)(request + 1));
+        atomic_store(&entry->slot, slot);
+        agent.slots[slot].use = SLOT_RESERVED;
+        route->entry = index + 1;
+        route->node = agent.rank;
+    }
+    started_incarnation[index] = word->incarnation;
+    told_ready[index] = false;
+    atomic_store(&entry->ready, ACTOR_STARTING);
+    atomic_store(&entry->creation, RECORD_NONE);
+    if (!classes[entry->class_id]->constructor) {
+        spawn(index);
+        return;
+    }
+    uint32_t record = creation_make(entry, request);
+    if (record == RECORD_NONE) {
+        atomic_store(&entry->ready, ACTOR_GONE);
+        word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL,
+                     "no room for its constructor's arguments");
+        return;
+    }
+    atomic_store(&entry->creation, record);
+    (void)!lane_submit(&agent.lane, record);
+}
+
+/* ---- The end of one here ---- */
+
+static void fail_call(uint32_t index, enum moray_code code, const char *story)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint64_t life = record_life(record);
+    char what[300];
+
+    record_describe(&agent.lane, record, what, sizeof(what));
+    /* WAITING as well as QUEUED. */
+    while (life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED) {
+        uint64_t next =
+            life_of(RECORD_RUNNING, LANE_AGENT, life_attempt(life), life_generation(life)) |
+            (life & LIFE_WAITED);
+        if (!atomic_compare_exchange_weak(&record->life, &life, next))
+            continue;
+        agent_end_failed(index, code, "%s: %s", what, story);
+        return;
+    }
+}
+
+static void gone(uint32_t index, enum moray_code code, const char *story)
+{
+    struct node_actor *entry = entry_of(index);
+    uint32_t slot = atomic_load(&entry->slot);
+    uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
+
+    snprintf(entry->reason, sizeof(entry->reason), "%.199s", story);
+    entry->restarts_left = (int32_t)code;
+    atomic_store(&entry->ready, ACTOR_GONE);
+    /* Whoever posts from now on sees that it is gone, and asks us to fail the call. */
+    for (uint32_t i = 0; i < end; i++) {
+        struct record *record = lane_record(&agent.lane, i);
+        enum record_state state = life_state(record_life(record));
+        if ((state == RECORD_WAITING || state == RECORD_QUEUED) && record->kind == RECORD_METHOD &&
+            !(record_flags(record) & RECORD_FAR_CALL) &&
+            lane_call(&agent.lane, record)->actor == slot &&
+            lane_call(&agent.lane, record)->incarnation == entry->generation)
+            fail_call(i, code, story);
+    }
+    if (agent.slots[slot].use == SLOT_RESERVED)
+        agent.slots[slot].use = SLOT_UNUSED;
+}
+
+void actors_call_dead(uint32_t index)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    const struct record_call *call = lane_call(&agent.lane, record);
+
+    if (!call)
+        return;
+    for (uint32_t i = 0; i < entries_end; i++) {
+        struct node_actor *entry = entry_of(i);
+        if (entry->generation != call->incarnation || atomic_load(&entry->slot) != call->actor)
+            continue;
+        if (atomic_load(&entry->ready) == ACTOR_GONE)
+            fail_call(index, (enum moray_code)entry->restarts_left, entry->reason);
+        else /* its next process sorts by sequence; twice in the mailbox is harmless */
+            (void)!lane_post(&agent.lane, (uint16_t)call->actor, index,
+                             life_generation(record_life(record)), CELL_CALL, 0);
+        return;
+    }
+    fail_call(index, MORAY_ACTOR_DIED, "the actor is dead");
+}
+
+bool actors_running_dead(uint32_t index)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    char what[300];
+
+    record_describe(&agent.lane, record, what, sizeof(what));
+    if (record->kind == RECORD_METHOD) {
+        const struct record_call *call = lane_call(&agent.lane, record);
+        for (uint32_t i = 0; i < entries_end; i++) {
+            struct node_actor *entry = entry_of(i);
+            int32_t retries = entry->method_retries;
+            if (entry->generation == call->incarnation &&
+                (retries < 0 || life_attempt(record_life(record)) < (uint32_t)retries)) {
+                lane_requeue_dead(&agent.lane, index, 1);
+                return true; /* the third pass of the repair posts it again, if it lives on */
+            }
+        }
+        lane_adopt_dead(&agent.lane, index);
+        agent_end_failed(
+            index, MORAY_ACTOR_DIED,
+            "%s: the actor's process died while it ran, and a call is run at most once "
+            "unless .method_retries says otherwise",
+            what);
+        return true;
+    }
+    if (lane_home(&agent.lane, index) == LANE_AGENT && (record_flags(record) & RECORD_GENERAL)) {
+        lane_adopt_dead(&agent.lane, index);
+        agent_end_failed(index, MORAY_DIED, "%s: its process died", what);
+        return true;
+    }
+    return false;
+}
+
+void actors_process_died(uint16_t slot, uint32_t index, int status)
+{
+    struct node_actor *entry = entry_of(index);
+    uint32_t ready = atomic_load(&entry->ready), creation = atomic_load(&entry->creation);
+    char how[64], story[512];
+    bool clean = wait_story(status, how, sizeof(how));
+
+    agent.slots[slot].use = SLOT_RESERVED;
+    drop_holds_of(slot);
+    if (ready == ACTOR_UNBUILT) {
+        const char *cause = "its constructor failed";
+        enum moray_code code = MORAY_ACTOR_DIED;
+        if (creation != RECORD_NONE &&
+            life_state(record_life(lane_record(&agent.lane, creation))) == RECORD_FAILED) {
+            struct record *record = lane_record(&agent.lane, creation);
+            if (record_flags(record) & RECORD_RESULT_BLOCK) {
+                const struct record_story *told =
+                    arena_at(&agent.lane.arena, record->result.block.place);
+                code = (enum moray_code)told->code;
+                cause = told->text;
+            }
+        }
+        snprintf(story, sizeof(story), "the actor's constructor failed: %s", cause);
+        gone(index, code, story);
+        word_to_head(entry, started_incarnation[index], HEAD_ACTOR_FAILED, 0, code, story);
+    } else {
+        snprintf(story, sizeof(story),
+                 "the actor %s%s%s (process in slot %u, rank %u, host %s) %s %s",
+                 classes[entry->class_id]->name, entry->name[0] ? " " : "", entry->name, slot,
+                 agent.rank, agent.node->host, clean ? "has" : "was", how);
+        snprintf(entry->reason, sizeof(entry->reason), "%.199s", story);
+        word_to_head(entry, started_incarnation[index], HEAD_ACTOR_EXITED,
+                     clean && atomic_load(&entry->finish), MORAY_ACTOR_DIED, story);
+    }
+    if (creation != RECORD_NONE) {
+        atomic_store(&entry->creation, RECORD_NONE);
+        lane_drop(&agent.lane, creation);
+    }
+}
+
+void actors_process_ready(void)
+{
+    for (uint32_t i = 0; i < entries_end; i++) {
+        struct node_actor *entry = entry_of(i);
+        if (told_ready[i] || atomic_load(&entry->ready) != ACTOR_READY)
+            continue;
+        told_ready[i] = true;
+        if (atomic_load(&entry->creation) != RECORD_NONE) {
+            lane_drop(&agent.lane, atomic_load(&entry->creation));
+            atomic_store(&entry->creation, RECORD_NONE);
+        }
+        word_to_head(entry, started_incarnation[i], HEAD_ACTOR_STARTED, atomic_load(&entry->slot),
+                     MORAY_OK, "");
+    }
+}
+
+/* ---- Words of the head ---- */
+
+static void flush_waiting(struct route *route)
+{
+    for (uint32_t i = 0; i < route->waiting_count; i++)
+        actors_call_far(route->waiting[i].index, route->waiting[i].generation);
+    free(route->waiting);
+    route->waiting = NULL;
+    route->waiting_count = route->waiting_capacity = 0;
+}
+
+static void is_now(const struct actor_word *word, const char *story)
+{
+    struct route *route = route_of(word->id);
+
+    route->state = word->detail;
+    if (word->node != UINT32_MAX)
+        route->node = word->node;
+    route->code = word->code ? (enum moray_code)word->code : MORAY_ACTOR_DIED;
+    snprintf(route->story, sizeof(route->story), "%.255s", story);
+    if (route->state == STATE_DEAD && route->entry &&
+        atomic_load(&entry_of(route->entry - 1)->ready) != ACTOR_GONE &&
+        agent.slots[atomic_load(&entry_of(route->entry - 1)->slot)].use != SLOT_RUNNING)
+        gone(route->entry - 1, MORAY_ACTOR_DIED, story);
+    if (route->node != UINT32_MAX || route->state == STATE_DEAD)
+        if (route->waiting_count) {
+            struct lane_mail *waiting = route->waiting;
+            uint32_t count = route->waiting_count;
+            route->waiting = NULL;
+            route->waiting_count = route->waiting_capacity = 0;
+            for (uint32_t i = 0; i < count; i++)
+                actors_call_far(waiting[i].index, waiting[i].generation);
+            free(waiting);
+        }
+    (void)flush_waiting;
+}
+
+void actors_word(uint32_t kind, const void *bytes, uint32_t count)
+{
+    struct actor_word word;
+    const char *more = (const char *)bytes + sizeof(word);
+    uint32_t more_bytes = count - (uint32_t)sizeof(word);
+    struct route *route;
+
+    if (count < sizeof(word))
+        return;
+    memcpy(&word, bytes, sizeof(word));
+    switch ((enum head_word)kind) {
+    case NODE_ACTOR_START:
+        start_here(&word, (const struct request_actor *)more, more_bytes);
+        break;
+    case NODE_ACTOR_FINISH:
+        route = route_of(word.id);
+        if (route->entry) {
+            atomic_store(&entry_of(route->entry - 1)->finish, 1);
+            lane_wake(&agent.lane, (uint16_t)atomic_load(&entry_of(route->entry - 1)->slot));
+        }
+        break;
+    case NODE_ACTOR_STOP:
+        route = route_of(word.id);
+        if (route->entry)
+            workers_kill((uint16_t)atomic_load(&entry_of(route->entry - 1)->slot), SIGKILL);
+        break;
+    case NODE_ACTOR_IS:
+        if (more_bytes && more[more_bytes - 1] == '\0')
+            is_now(&word, more);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- Calls that pass by here ---- */
+
+void actors_call_far(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_find(&agent.lane, index, generation);
+    struct record_call *call = record ? lane_call(&agent.lane, record) : NULL;
+    struct route *route;
+
+    if (!call || life_ended(record_life(record)))
+        return;
+    if (call->actor >= agent.route_count) {
+        fail_call(index, MORAY_STALE, "a handle that leads nowhere");
+        return;
+    }
+    route = &agent.routes[call->actor];
+    if (route->state == STATE_DEAD) {
+        fail_call(index, route->code, route->story);
+        return;
+    }
+    if (route->node == UINT32_MAX) {
+        if (route->waiting_count == route->waiting_capacity) {
+            route->waiting_capacity = route->waiting_capacity ? route->waiting_capacity * 2 : 16;
+            route->waiting =
+                realloc(route->waiting, route->waiting_capacity * sizeof(*route->waiting));
+            if (!route->waiting)
+                abort();
+        }
+        route->waiting[route->waiting_count++] =
+            (struct lane_mail){.index = index, .generation = generation};
+        return;
+    }
+    if (route->node != agent.rank) {
+        remote_send_call(route->node, route->id, index, generation);
+        return;
+    }
+    /* It is here after all: into its mailbox, in the order in which calls come by. */
+    struct node_actor *entry = entry_of(route->entry - 1);
+    uint32_t slot = atomic_load(&entry->slot);
+    call->actor = slot;
+    call->incarnation = entry->generation;
+    atomic_fetch_and(&record->flags, (uint16_t)~RECORD_FAR_CALL);
+    if (atomic_load(&entry->ready) == ACTOR_GONE)
+        fail_call(index, (enum moray_code)entry->restarts_left, entry->reason);
+    else
+        (void)!lane_post(&agent.lane, (uint16_t)slot, index, generation, CELL_CALL, 0);
+}
+
+struct node_actor *actors_here(uint64_t id, uint32_t *route_index)
+{
+    struct route *route = route_of(id);
+
+    *route_index = (uint32_t)(route - agent.routes);
+    return route->entry ? entry_of(route->entry - 1) : NULL;
+}
+
+uint32_t actors_route(uint64_t id)
+{
+    return (uint32_t)(route_of(id) - agent.routes);
+}
+
+/* ---- Requests ---- */
+
+static void answer_where(uint32_t index, const moray_actor *actor)
+{
+    struct route *route = route_of(id_of(actor));
+    struct answer_actor answer = {.actor = *actor, .table = (uint32_t)(route - agent.routes)};
+
+    if (route->entry) {
+        struct node_actor *entry = entry_of(route->entry - 1);
+        answer.slot = atomic_load(&entry->slot);
+        answer.table = route->entry - 1;
+        answer.class_id = entry->class_id;
+        answer.pending_max = entry->pending_max;
+        answer.generation = entry->generation;
+    }
+    agent_answer(index, &answer, sizeof(answer));
+}
+
+static void forward_new(uint32_t index, const void *bytes, uint32_t count)
+{
+    char *whole = malloc(count + sizeof(moray_actor));
+    uint64_t id = (uint64_t)(agent.rank + 1) << 40 | ++agent.next_actor_id;
+    moray_actor handle = {.index = (uint32_t)id, .generation = (uint32_t)(id >> 32)};
+    uint16_t home = lane_home(&agent.lane, index);
+    struct route *route = route_of(id);
+
+    if (!whole) {
+        agent_end_failed(index, MORAY_NO_MEMORY, "no memory for an actor's arguments");
+        return;
+    }
+    memcpy(whole, bytes, count);
+    memcpy(whole + count, &handle, sizeof(handle));
+    route->holders[home / 64] |= (uint64_t)1 << home % 64;
+    route->told = true;
+    head_ask(index, REQUEST_ACTOR_NEW, whole, count + (uint32_t)sizeof(handle));
+    free(whole);
+}
+
+void actors_request(uint32_t index, enum request_kind kind, const void *bytes, uint32_t count)
+{
+    const struct request_handle *request = bytes;
+    uint16_t home = lane_home(&agent.lane, index);
+
+    if (kind == REQUEST_ACTOR_NEW) {
+        if (count < sizeof(struct request_actor))
+            agent_end_failed(index, MORAY_INVALID, "a request of %u bytes", count);
+        else
+            forward_new(index, bytes, count);
+        return;
+    }
+    if (kind == REQUEST_ACTOR_NAMED) {
+        head_ask(index, kind, bytes, count);
+        return;
+    }
+    if (count != sizeof(*request)) {
+        agent_end_failed(index, MORAY_INVALID, "a request of %u bytes", count);
+        return;
+    }
+    if (kind == REQUEST_ACTOR_WHERE) {
+        answer_where(index, &request->actor);
+        return;
+    }
+    if (kind == REQUEST_ACTOR_KILL) {
+        head_ask(index, kind, bytes, count);
+        return;
+    }
+    struct route *route = route_of(id_of(&request->actor));
+    if (request->until && lane_find(&agent.lane, request->until - 1, request->until_generation))
+        lend(route, request->until - 1, request->until_generation);
+    else if (request->detail > 0)
+        route->holders[home / 64] |= (uint64_t)1 << home % 64;
+    else
+        route->holders[home / 64] &= ~((uint64_t)1 << home % 64);
+    tell_hold(route);
+    agent_answer(index, NULL, 0);
+}
+
+void node_actors_tick(void)
+{
+    if (agent.lent_count)
+        lents_look();
+}
+
+void node_actors_end(void)
+{
+    for (uint32_t i = 0; i < agent.route_count; i++)
+        free(agent.routes[i].waiting);
+    free(agent.routes);
+    free(agent.lents);
+    agent.routes = NULL;
+    agent.lents = NULL;
+    agent.route_count = agent.lent_count = 0;
+    map_clear(&agent.actor_routes);
+}

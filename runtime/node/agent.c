@@ -1,0 +1,362 @@
+#include "node/agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/time.h"
+#include "node/remote.h"
+#include "store/arena/window.h"
+
+struct agent agent;
+
+enum { SLEEP_MS_MAX = 1000, END_LIMIT_MS = 2000 };
+
+/* ---- Records in the agent's hands ---- */
+
+bool agent_claim(uint32_t index, uint32_t generation)
+{
+    return lane_claim(&agent.lane, index, generation);
+}
+
+uint32_t agent_make_pending(enum record_kind kind)
+{
+    uint32_t index = lane_make(&agent.lane, kind);
+
+    if (index != RECORD_NONE)
+        lane_publish(&agent.lane, index, RECORD_RUNNING);
+    return index;
+}
+
+void agent_end_failed(uint32_t index, enum moray_code code, const char *format, ...)
+{
+    char text[2048];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    story_end(&agent.lane, agent.window, index, code, text);
+}
+
+void agent_answer(uint32_t index, const void *bytes, uint64_t count)
+{
+    struct record *record = lane_record(&agent.lane, index);
+
+    if (count <= sizeof(record->result.value)) {
+        if (count)
+            memcpy(record->result.value, bytes, count);
+        record_set_result_bytes(record, count);
+    } else {
+        uint32_t place = arena_alloc(&agent.lane.arena, count, index);
+        if (!place) {
+            agent_end_failed(index, MORAY_FULL,
+                             "no room for an answer of %llu bytes; raise "
+                             "MORAY_STORE_BYTES",
+                             (unsigned long long)count);
+            return;
+        }
+        memcpy(arena_at(&agent.lane.arena, place), bytes, count);
+        record->result.block.place = place;
+        record->result.block.window = agent.window;
+        record_set_result_bytes(record, count);
+        atomic_fetch_or(&record->flags, RECORD_RESULT_BLOCK);
+    }
+    lane_finish(&agent.lane, index, RECORD_DONE);
+}
+
+/* ---- Mail ---- */
+
+static void take_call(const struct lane_mail *mail)
+{
+    struct record *record = lane_find(&agent.lane, mail->index, mail->generation);
+    uint16_t flags;
+
+    if (!record)
+        return;
+    flags = record_flags(record);
+    if (record->kind == RECORD_REQUEST)
+        requests_take(mail->index, mail->generation);
+    else if (flags & RECORD_FAR_CALL)
+        actors_call_far(mail->index, mail->generation);
+    else if (lane_home(&agent.lane, mail->index) == LANE_AGENT && (flags & RECORD_GENERAL) &&
+             (flags & RECORD_PROXY) == 0)
+        actors_creation_ready(mail->index, mail->generation);
+    else if (record->kind == RECORD_METHOD)
+        actors_call_dead(mail->index);
+    else if (flags & RECORD_GENERAL)
+        general_take(mail->index, mail->generation);
+    else
+        workers_push_ready(mail->index);
+}
+
+static void take_mail(void *context, const struct lane_mail *mail)
+{
+    (void)context;
+    agent.mail_came = true;
+    switch (mail->kind) {
+    case CELL_CALL:
+        take_call(mail);
+        break;
+    case CELL_ENDED:
+        general_ended(mail->index);
+        remote_ended(mail->index, mail->generation);
+        break;
+    case CELL_FREE_ME:
+        remote_free(mail->index, mail->generation);
+        break;
+    case CELL_RESOLVE:
+        remote_want(mail->index, mail->generation);
+        break;
+    case CELL_EDGE:
+        break;
+    }
+}
+
+/* ---- Sleeping ---- */
+
+bool agent_watch(int fd, uint32_t tag)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = tag};
+
+    if (fd < 0)
+        return true;
+    if (epoll_ctl(agent.epoll, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST)
+        return true;
+    log_error("the agent cannot watch a descriptor: %s", strerror(errno));
+    return false;
+}
+
+void agent_wake_slot(void *context, uint16_t slot)
+{
+    (void)context;
+    if (slot == LANE_AGENT) {
+        uint64_t one = 1;
+        (void)!write(agent.doorbell, &one, sizeof(one));
+        return;
+    }
+    process_wake_in(&agent.lane, slot);
+}
+
+static uint64_t soonest(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int sleep_ms(void)
+{
+    uint64_t until = agent.now_ns + (uint64_t)SLEEP_MS_MAX * TIME_NS_PER_MS;
+
+    until = soonest(until, agent.chaos_next_ns ? agent.chaos_next_ns : UINT64_MAX);
+    until = soonest(until, output_next_ns(agent.output));
+    until = soonest(until, general_deadline());
+    until = soonest(until, remote_deadline());
+    if (agent.unjudged || agent.ready_overflow_count)
+        until = soonest(until, agent.now_ns + TIME_NS_PER_MS);
+    return until <= agent.now_ns ? 0 : (int)((until - agent.now_ns + 999999) / TIME_NS_PER_MS);
+}
+
+static void watch_events(int count, const struct epoll_event *events)
+{
+    struct zygote_event event;
+    uint64_t rung;
+
+    for (int i = 0; i < count; i++) {
+        switch (events[i].data.u32) {
+        case WATCH_DOORBELL:
+            (void)!read(agent.doorbell, &rung, sizeof(rung));
+            break;
+        case WATCH_OUTPUT:
+            output_poll(agent.output, agent.now_ns);
+            break;
+        case WATCH_LINK:
+        case WATCH_SHARE:
+            remote_watch(events[i].data.u32);
+            break;
+        default:
+            break;
+        }
+    }
+    while (agent.zygote && zygote_next(agent.zygote, &event)) {
+        workers_event(&event);
+        if (event.kind == ZYGOTE_LOST)
+            break;
+    }
+}
+
+/* One turn: everything that waits is done; returns how much that was. */
+static uint32_t turn(void)
+{
+    uint32_t done = lane_mail(&agent.lane, take_mail, NULL);
+
+    lane_tick(&agent.lane);
+    done += remote_poll();
+    general_actions();
+    actors_process_ready();
+    return done;
+}
+
+static bool job_ends(void)
+{
+    return atomic_load(&agent.end_asked) != 0;
+}
+
+static void loop(void)
+{
+    struct epoll_event events[32];
+
+    while (!job_ends()) {
+        int count, limit;
+        agent.now_ns = time_ns();
+        while (turn() > 0 && !job_ends())
+            agent.now_ns = time_ns();
+        if (job_ends())
+            break;
+        workers_tick();
+        general_tick();
+        node_actors_tick();
+        head_tick();
+        remote_tick();
+        output_poll(agent.output, agent.now_ns);
+        if (remote_keep_polling())
+            continue;
+        limit = sleep_ms();
+        atomic_store_explicit(&agent.lane.self->asleep, 1, memory_order_seq_cst);
+        if (atomic_load(&agent.lane.self->mailbox) || atomic_load(&agent.lane.self->freed) ||
+            job_ends() || !remote_may_sleep())
+            limit = 0;
+        count = epoll_wait(agent.epoll, events, 32, limit);
+        atomic_store(&agent.lane.self->asleep, 0);
+        agent.now_ns = time_ns();
+        watch_events(count < 0 ? 0 : count, events);
+    }
+}
+
+/* ---- Start and end ---- */
+
+void agent_fail(const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (atomic_load(&agent.end_asked) || atomic_load(&agent.node->ending))
+        return;
+    log_error("%s; the job ends", text);
+    remote_tell_end(1);
+    _exit_job(1);
+}
+
+void _exit_job(int status)
+{
+    atomic_store(&agent.node->ending, 1);
+    if (agent.output)
+        output_destroy(agent.output, 200);
+    agent.output = NULL;
+    zygote_stop(agent.zygote, 1000);
+    fflush(NULL);
+    _exit(status);
+}
+
+static bool start(void)
+{
+    struct output_options output = {.rank = agent.rank, .mark = agent.settings.output_mark};
+
+    if (output_create(&output, &agent.output, &agent.start_error) != MORAY_OK)
+        return false;
+    agent.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (agent.epoll < 0) {
+        error_set(&agent.start_error, MORAY_SYSTEM, "epoll_create1: %s", strerror(errno));
+        return false;
+    }
+    if (!agent_watch(agent.doorbell, WATCH_DOORBELL) ||
+        !agent_watch(zygote_fd(agent.zygote), WATCH_ZYGOTE) ||
+        !agent_watch(output_fd(agent.output), WATCH_OUTPUT))
+        return false;
+    if (general_start(&agent.start_error) != MORAY_OK)
+        return false;
+    if (agent.is_head && !head_start(&agent.start_error))
+        return false;
+    if (!workers_start())
+        return false;
+    return remote_start(&agent.start_error);
+}
+
+static void report_leaks(void)
+{
+    struct arena_usage usage;
+    uint32_t records = 0, objects = 0, end;
+
+    lane_settle_freed(&agent.lane);
+    turn();
+    end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
+    for (uint32_t index = 0; index < end; index++) {
+        struct record *record = lane_record(&agent.lane, index);
+        if (life_state(record_life(record)) < RECORD_MAKING)
+            continue;
+        records++;
+        objects += life_ended(record_life(record));
+        if (records <= 5) {
+            char what[300];
+            record_describe(&agent.lane, record, what, sizeof(what));
+            fprintf(stderr,
+                    "moray: rank %u still has record %u: %s; state %d, home %u holds %u, holders "
+                    "%llx, flags %x\n",
+                    agent.rank, index, what, life_state(record_life(record)),
+                    lane_home(&agent.lane, index), atomic_load(&record->home_count),
+                    (unsigned long long)atomic_load(&record->holders), record_flags(record));
+        }
+    }
+    arena_usage(&agent.lane.arena, &usage);
+    fprintf(stderr, "moray: rank %u in use: %u objects, %u records, %llu bytes\n", agent.rank,
+            objects, records, (unsigned long long)usage.held_bytes);
+}
+
+static void stop(void)
+{
+    bool clean = agent.end_status == 0 || agent.is_head;
+
+    agent.now_ns = time_ns();
+    if (agent.is_head)
+        remote_tell_end(agent.end_status);
+    node_actors_end();
+    atomic_store(&agent.node->ending, 1);
+    workers_end(END_LIMIT_MS);
+    if (agent.settings.report_leaks)
+        report_leaks();
+    remote_stop(clean);
+    if (agent.output)
+        output_destroy(agent.output, 1000);
+    agent.output = NULL;
+    zygote_stop(agent.zygote, 1000);
+    agent.zygote = NULL;
+    general_end();
+    head_end();
+    close(agent.epoll);
+}
+
+void *agent_main(void *context)
+{
+    (void)context;
+    agent.now_ns = time_ns();
+    if (!start()) {
+        atomic_store(&agent.ready, 2);
+        return NULL;
+    }
+    if (!remote_driver_waits())
+        atomic_store(&agent.ready, 1);
+    loop();
+    stop();
+    atomic_store(&agent.ended, 1);
+    return NULL;
+}

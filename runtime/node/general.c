@@ -1,0 +1,287 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/time.h"
+#include "node/agent.h"
+#include "node/remote.h"
+#include "sched/policy/local.h"
+
+/*
+ * Tasks that ask for more than one core, or less, or memory, or a place: the agent runs the local
+ * scheduler (sched/policy/local) for them and gives each to a process of its own choice.
+ *
+ *     mailbox ─▶ local_submit ─▶ RUN: a process without other work gets it by mail
+ *                             ─▶ HAND_OVER: to rank 0's scheduler, by the message lane
+ *     its end ─▶ local_done ─▶ the next one
+ * The lane's workers use the cores that are left: `lane_workers` says how many may take tasks.
+ */
+
+struct general { /* a task in the local scheduler */
+    uint32_t index, generation;
+    uint16_t slot; /* that runs it; 0: none yet */
+};
+
+static struct map known; /* record -> index + 1 in tasks */
+static struct general *tasks;
+static uint32_t task_count, task_capacity;
+static uint64_t next_lane_ns;
+static uint32_t *unassigned, unassigned_count, unassigned_capacity;
+
+static uint64_t id_of(uint32_t index, uint32_t generation)
+{
+    return (uint64_t)generation << 32 | (index + 1);
+}
+
+static struct resources need_of(uint32_t index)
+{
+    const struct record_long *details = lane_long(&agent.lane, lane_record(&agent.lane, index));
+    struct resources need = {.core_parts = 10000};
+
+    if (details) {
+        if (details->cores)
+            need.core_parts = details->cores;
+        need.memory_bytes = details->memory_bytes;
+    }
+    return need;
+}
+
+enum moray_code general_start(struct moray_error *error)
+{
+    struct local_options options = {
+        .rank = agent.rank,
+        .have = {.core_parts = (uint64_t)(agent.worker_count ? agent.worker_count : 1) * 10000,
+                 .memory_bytes = window_memory_limit_of_node()},
+        .worker_count = agent.worker_count ? agent.worker_count : 1,
+        .near_bytes = agent.settings.near_bytes,
+        .alone = agent.rank_count == 1,
+    };
+
+    atomic_store(&agent.node->lane_workers, agent.worker_count);
+    return local_create(&options, &agent.local, error);
+}
+
+void general_end(void)
+{
+    local_destroy(agent.local);
+    agent.local = NULL;
+    map_clear(&known);
+    free(tasks);
+    free(unassigned);
+    tasks = NULL;
+    unassigned = NULL;
+    task_count = task_capacity = unassigned_count = unassigned_capacity = 0;
+}
+
+bool general_possible(const struct request_need *need, struct moray_error *error)
+{
+    struct resources asked = {.core_parts = need->cores ? need->cores : 10000,
+                              .memory_bytes = need->memory_bytes};
+    return remote_possible(asked, need->on_rank, error);
+}
+
+void general_take(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    const struct record_long *details = lane_long(&agent.lane, record);
+    struct moray_error error;
+
+    if (life_state(record_life(record)) != RECORD_QUEUED || map_get(&known, index))
+        return;
+    if (details && !(record_flags(record) & RECORD_PROXY) &&
+        ((details->on_rank >= 0 && details->on_rank != (int32_t)agent.rank) || details->spread ||
+         !agent.worker_count)) {
+        if (remote_place(index, generation, details))
+            return;
+    }
+    struct local_task task = {
+        .id = id_of(index, generation), .need = need_of(index), .place = LOCAL_HERE};
+    if (local_submit(agent.local, &task, &error) != MORAY_OK) {
+        if (agent_claim(index, generation))
+            agent_end_failed(index, error.code, "%s", error.text);
+        return;
+    }
+    if (task_count == task_capacity) {
+        task_capacity = task_capacity ? task_capacity * 2 : 64;
+        tasks = realloc(tasks, task_capacity * sizeof(*tasks));
+        if (!tasks)
+            abort();
+    }
+    tasks[task_count] = (struct general){.index = index, .generation = generation};
+    map_set(&known, index, ++task_count);
+}
+
+/* A process that has nothing to do: a spare, or a worker whose core the lane may not use. */
+static uint32_t free_process(void)
+{
+    for (uint32_t i = 0; i < agent.spare_end - 2; i++) {
+        uint32_t slot = agent.spare_end - 1 - i;
+        const struct slot_state *state = &agent.slots[slot];
+        const struct lane_slot *lane_slot = &agent.lane.slots[slot];
+        if (state->use != SLOT_RUNNING || state->general || atomic_load(&lane_slot->top) ||
+            atomic_load(&lane_slot->blocked))
+            continue;
+        if (state->worker_index < 0 ||
+            (uint32_t)state->worker_index >= atomic_load(&agent.node->lane_workers))
+            return slot;
+    }
+    return 0;
+}
+
+static void assign(uint32_t number)
+{
+    struct general *general = &tasks[number];
+    uint32_t slot = free_process();
+
+    if (!slot) { /* one more process; it gets the task once it runs */
+        if (unassigned_count == unassigned_capacity) {
+            unassigned_capacity = unassigned_capacity ? unassigned_capacity * 2 : 16;
+            unassigned = realloc(unassigned, unassigned_capacity * sizeof(*unassigned));
+            if (!unassigned)
+                abort();
+        }
+        unassigned[unassigned_count++] = number;
+        for (uint32_t i = agent.spare_first; i < agent.spare_end; i++)
+            if (agent.slots[i].use == SLOT_UNUSED) {
+                workers_spawn((uint16_t)i, PROCESS_SPARE, -1, -1, 0);
+                break;
+            }
+        return;
+    }
+    general->slot = (uint16_t)slot;
+    agent.slots[slot].general = id_of(general->index, general->generation);
+    lane_await(&agent.lane, general->index);
+    (void)!lane_post(&agent.lane, (uint16_t)slot, general->index, general->generation, CELL_CALL,
+                     0);
+}
+
+static void forget(uint32_t number)
+{
+    map_remove(&known, tasks[number].index, NULL);
+    for (uint32_t i = 0; i < unassigned_count; i++)
+        if (unassigned[i] == number)
+            unassigned[i] = unassigned[--unassigned_count];
+    if (number != --task_count) {
+        tasks[number] = tasks[task_count];
+        map_set(&known, tasks[number].index, number + 1);
+        for (uint32_t i = 0; i < unassigned_count; i++)
+            if (unassigned[i] == task_count)
+                unassigned[i] = number;
+    }
+}
+
+void general_ended(uint32_t index)
+{
+    uint64_t *at = map_get(&known, index);
+
+    if (!at)
+        return;
+    uint32_t number = (uint32_t)*at - 1;
+    struct general general = tasks[number];
+    uint64_t id = id_of(general.index, general.generation);
+
+    if (general.slot && agent.slots[general.slot].general == id)
+        agent.slots[general.slot].general = 0;
+    if (!local_done(agent.local, id))
+        local_cancel(agent.local, id);
+    forget(number);
+}
+
+void general_process_died(uint16_t slot)
+{
+    for (uint32_t i = 0; i < task_count; i++)
+        if (tasks[i].slot == slot) {
+            uint64_t life = record_life(lane_record(&agent.lane, tasks[i].index));
+            agent.slots[slot].general = 0;
+            if (life_ended(life) || life_generation(life) != tasks[i].generation) {
+                general_ended(tasks[i].index);
+                i--;
+                continue;
+            }
+            tasks[i].slot = 0; /* it is QUEUED again, its resources still taken */
+            assign(i);
+        }
+}
+
+void general_actions(void)
+{
+    struct local_action action;
+
+    for (uint32_t i = 0; i < unassigned_count;) {
+        uint32_t number = unassigned[i];
+        if (!free_process())
+            break;
+        unassigned[i] = unassigned[--unassigned_count];
+        assign(number);
+    }
+    while (local_next(agent.local, &action)) {
+        uint64_t *at = map_get(&known, (uint32_t)action.task - 1);
+        switch (action.kind) {
+        case LOCAL_RUN:
+            if (at)
+                assign((uint32_t)*at - 1);
+            else
+                local_done(agent.local, action.task);
+            break;
+        case LOCAL_LANE_WORKERS:
+            atomic_store(&agent.node->lane_workers, action.worker_count < agent.worker_count
+                                                        ? action.worker_count
+                                                        : agent.worker_count);
+            for (uint32_t i = 0; i < agent.worker_count; i++)
+                lane_wake(&agent.lane, (uint16_t)(2 + i));
+            next_lane_ns = 0;
+            break;
+        case LOCAL_REPORT:
+            remote_report();
+            break;
+        case LOCAL_HAND_OVER:
+        case LOCAL_RESUME:
+            break;
+        }
+    }
+}
+
+/* The lane's counts as they are now. */
+void general_load(struct local_lane *out)
+{
+    *out = (struct local_lane){0};
+    for (uint32_t i = 0; i < agent.slot_count && i < agent.actor_first; i++) {
+        struct lane_slot *slot = &agent.lane.slots[i];
+        uint64_t head = atomic_load(&slot->head), tail = atomic_load(&slot->tail);
+        if (tail > head)
+            out->queued_count += tail - head;
+        if (i >= 2 && agent.slots[i].use == SLOT_RUNNING && agent.slots[i].worker_index >= 0) {
+            bool may =
+                (uint32_t)agent.slots[i].worker_index < atomic_load(&agent.node->lane_workers);
+            bool runs =
+                atomic_load(&slot->top) && !agent.slots[i].general && !atomic_load(&slot->blocked);
+            out->worker_count += may || runs;
+            out->running_count += runs;
+        }
+    }
+}
+
+void general_tick(void)
+{
+    struct local_lane lane;
+
+    /* Only where general tasks or other nodes make it matter. */
+    if (!task_count && agent.rank_count == 1)
+        return;
+    if (agent.now_ns < next_lane_ns && !task_count)
+        return;
+    general_load(&lane);
+    lane.mean_task_ns = remote_mean_task_ns();
+    lane.arrived_count = remote_arrived();
+    local_lane(agent.local, &lane, agent.now_ns);
+    general_actions();
+    next_lane_ns = local_deadline(agent.local);
+}
+
+uint64_t general_deadline(void)
+{
+    if (unassigned_count || (task_count && agent.worker_count))
+        return agent.now_ns + TIME_NS_PER_MS;
+    return UINT64_MAX;
+}

@@ -1,0 +1,485 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/time.h"
+#include "fabric/fabric.h"
+#include "node/agent.h"
+#include "node/guard.h"
+#include "node/remote.h"
+#include "store/arena/window.h"
+
+/*
+ * moray_init, in the order that decisions.md demands: look at the launcher, check that the process may
+ * be forked, make the arena, fork the zygote; only then the agent's thread, and in it workers, MPI and
+ * the fabric. Rank 0 goes on as the driver; the others wait here for the end.
+ */
+
+enum { SPARES_MAX = 64, START_LIMIT_S = 60, QUEUE_RING_MAX = 1 << 20, RECORDS_MIN = 1 << 16 };
+
+static_assert(sizeof(struct node_shared) + NODE_ACTORS_MAX * sizeof(struct node_actor) <=
+                  LANE_NODE_BYTES,
+              "what the node shares fits into the lane's control block");
+
+static bool finalized;
+
+/* ---- The parts ---- */
+
+/* Which of the host's ranks are nodes: all but a head that is alone, where others share its host. */
+static void roles_choose(uint32_t *node_index, uint32_t *node_count)
+{
+    const struct launch *launch = &agent.launch;
+    bool head_here = launch->rank == launch->local_rank; /* rank 0 is the host's first rank */
+    bool alone = agent.settings.head == HEAD_ALONE ||
+                 (agent.settings.head == HEAD_AUTO && launch->local_count > 1);
+
+    if (launch->rank_count == 1)
+        alone = false;
+    agent.is_head = launch->rank == 0;
+    agent.is_node = !(agent.is_head && alone);
+    *node_index = launch->local_rank;
+    *node_count = launch->local_count;
+    if (head_here && alone && launch->local_count > 1) {
+        *node_count -= 1;
+        *node_index = launch->local_rank ? launch->local_rank - 1 : 0;
+    }
+    if (!agent.is_node)
+        *node_count = 0;
+}
+
+static enum moray_code cores_choose(struct moray_error *error)
+{
+    uint32_t node_index, node_count;
+    const char *setting = agent.settings.cores;
+    enum moray_code code;
+
+    roles_choose(&node_index, &node_count);
+    if (!*setting || !strcmp(setting, "auto"))
+        setting = NULL;
+    code = topology_settle(&agent.launch, setting, node_index, node_count, &agent.cores, error);
+    if (code != MORAY_OK)
+        return code;
+    agent.worker_count = agent.is_node ? agent.cores.core_count : 0;
+    if (agent.is_node && agent.settings.workers)
+        agent.worker_count = (uint32_t)agent.settings.workers;
+    if (agent.is_node && agent.worker_count == 0)
+        return error_set(error, MORAY_INVALID, "a node without workers; raise MORAY_WORKERS");
+    if (agent.worker_count > NODE_CORES_MAX)
+        agent.worker_count = NODE_CORES_MAX;
+    if (agent.cores.widen)
+        topology_bind(&agent.cores, -1);
+    return MORAY_OK;
+}
+
+static uint64_t store_bytes(void)
+{
+    const struct setting_size *size = &agent.settings.store_bytes;
+    uint64_t limit = window_memory_limit(NULL);
+
+    if (size->bytes)
+        return size->bytes;
+    return limit / 100 * size->percent / agent.launch.local_count;
+}
+
+static enum moray_code arena_make(struct moray_error *error)
+{
+    struct arena_layout layout;
+    uint32_t spares, processes = (uint32_t)agent.settings.processes_max;
+    uint64_t queue = agent.settings.queue_max, bytes = store_bytes();
+    const char *whose;
+    uint64_t limit = window_memory_limit(&whose);
+    enum moray_code code;
+
+    if (bytes > limit)
+        return error_set(error, MORAY_INVALID,
+                         "MORAY_STORE_BYTES asks for %llu bytes, more than %s of %llu bytes; lower "
+                         "it",
+                         (unsigned long long)bytes, whose, (unsigned long long)limit);
+    if (processes > LANE_SLOTS_MAX - 2)
+        processes = LANE_SLOTS_MAX - 2;
+    if (processes < agent.worker_count + 2)
+        return error_set(error, MORAY_INVALID,
+                         "MORAY_PROCESSES_MAX is %u, but the rank has %u "
+                         "workers; raise it or lower MORAY_WORKERS",
+                         processes, agent.worker_count);
+    spares = (processes - agent.worker_count) / 2;
+    if (spares > SPARES_MAX)
+        spares = SPARES_MAX;
+    if (agent.settings.spares_max && agent.settings.spares_max < spares)
+        spares = (uint32_t)agent.settings.spares_max;
+    agent.slot_count = processes + 2;
+    agent.spare_first = 2 + agent.worker_count;
+    agent.spare_end = agent.spare_first + spares;
+    agent.actor_first = agent.spare_end;
+    struct lane_options options = {
+        .data_bytes = bytes,
+        .slot_count = agent.slot_count,
+        .queue_max = queue < QUEUE_RING_MAX ? (uint32_t)queue : QUEUE_RING_MAX,
+        .record_count =
+            queue + queue / 4 < RECORDS_MIN ? RECORDS_MIN : (uint32_t)(queue + queue / 4),
+    };
+    if ((code = lane_plan(&options, &layout, error)) != MORAY_OK)
+        return code;
+    struct window_options window = {.local_rank = agent.launch.local_rank,
+                                    .local_count = agent.launch.local_count,
+                                    .bytes = layout.total_bytes,
+                                    .control_bytes = layout.data};
+    if ((code = window_open(&window, error)) != MORAY_OK)
+        return code;
+    agent.window = agent.launch.local_rank;
+    lane_format(window_rw(agent.window, 0), &layout, &options, agent.rank);
+    return MORAY_OK;
+}
+
+static void shared_fill(void)
+{
+    struct lane_control *control = window_rw(agent.window, 0);
+    struct node_shared *node = (struct node_shared *)control->node;
+
+    agent.node = node;
+    node->rank = agent.rank;
+    node->rank_count = agent.rank_count;
+    node->window = agent.window;
+    node->worker_count = agent.worker_count;
+    node->core_count = agent.worker_count;
+    atomic_store(&node->job_workers, agent.worker_count);
+    node->spin_ns = agent.cores.may_spin ? (uint32_t)agent.settings.spin_us * 1000 : 0;
+    node->attempts_default = agent.settings.attempts == MORAY_ENDLESS
+                                 ? (uint32_t)MORAY_ENDLESS
+                                 : (uint32_t)agent.settings.attempts;
+    node->queue_max = (uint32_t)agent.settings.queue_max;
+    node->slot_first_actor = 2 + agent.worker_count;
+    node->store_bytes = control->layout.page_count * (uint64_t)ARENA_PAGE_BYTES;
+    node->agent_doorbell = agent.doorbell;
+    atomic_store(&node->lane_workers, agent.worker_count);
+    if (agent.worker_count >= 2 && agent.is_node)
+        atomic_store(&node->parked_slot, 2 + agent.worker_count - 1);
+    snprintf(node->host, sizeof(node->host), "%s", agent.launch.node);
+}
+
+static enum moray_code chaos_read(struct moray_error *error)
+{
+    const char *text = agent.settings.chaos, *seed;
+    char *end;
+
+    if (!*text)
+        return MORAY_OK;
+    if (strncmp(text, "worker=", 7))
+        return error_set(error, MORAY_INVALID,
+                         "MORAY_CHAOS is \"%s\"; it takes worker=100ms and "
+                         "then ,seed=S",
+                         text);
+    double ms = strtod(text + 7, &end);
+    if (!strncmp(end, "ms", 2))
+        end += 2;
+    else if (*end == 's') {
+        ms *= 1000;
+        end++;
+    }
+    if (!(ms >= 1) || ms > 1e9 || (*end && *end != ','))
+        return error_set(error, MORAY_INVALID,
+                         "MORAY_CHAOS is \"%s\"; the mean time is 1ms and "
+                         "more, as in worker=100ms,seed=1",
+                         text);
+    agent.chaos_seed = 1;
+    if ((seed = strstr(end, ",seed=")))
+        agent.chaos_seed = (uint32_t)strtoul(seed + 6, NULL, 10);
+    agent.chaos_seed += agent.rank * 7919;
+    agent.chaos_mean_ns = (uint64_t)(ms * 1e6);
+    agent.chaos_next_ns = time_ns() + agent.chaos_mean_ns;
+    return MORAY_OK;
+}
+
+static void limits_raise(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+static enum moray_code prepare(const struct moray_options *options, struct moray_error *error)
+{
+    enum moray_code code;
+    extern char **environ;
+
+    if ((code = settings_load(options, environ, &agent.settings, error)) != MORAY_OK ||
+        (code = launch_read(NULL, &agent.launch, error)) != MORAY_OK)
+        return code;
+    agent.rank = agent.launch.rank;
+    agent.rank_count = agent.launch.rank_count;
+    log_start((enum log_level)agent.settings.log, (int)agent.rank);
+    if ((code = functions_settle(error)) != MORAY_OK ||
+        (code = launch_check_fork(error)) != MORAY_OK || (code = chaos_read(error)) != MORAY_OK)
+        return code;
+    if (agent.rank_count > 1)
+        fabric_environment(*agent.settings.provider ? agent.settings.provider : NULL);
+    limits_raise();
+    agent.doorbell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (agent.doorbell < 0)
+        return error_set(error, MORAY_SYSTEM, "eventfd: %s", strerror(errno));
+    if ((code = cores_choose(error)) != MORAY_OK || (code = arena_make(error)) != MORAY_OK)
+        return code;
+    shared_fill();
+    log_info("%s", agent.cores.reason);
+    struct zygote_options zygote = {.enter = process_entry,
+                                    .cores = agent.is_node ? &agent.cores : NULL,
+                                    .keep_fds = &agent.doorbell,
+                                    .keep_fd_count = 1,
+                                    .process_count_max = agent.slot_count,
+                                    .rank = agent.rank};
+    agent.slots = calloc(agent.slot_count, sizeof(*agent.slots));
+    if (!agent.slots)
+        return error_set(error, MORAY_NO_MEMORY, "no memory for a table of processes");
+    if ((code = zygote_start(&zygote, &agent.zygote, error)) != MORAY_OK)
+        return code;
+    code = lane_attach(&agent.lane, window_rw(agent.window, 0), LANE_AGENT, LANE_IS_AGENT,
+                       agent_wake_slot, NULL);
+    return code;
+}
+
+/* ---- The driver ---- */
+
+static const char *driver_task(void)
+{
+    return NULL;
+}
+
+static void at_exit(void)
+{
+    /* The driver's main returned, or called exit(), without moray_finalize. */
+    if (me.role == ROLE_DRIVER && !finalized && getpid() == (pid_t)me.self_pid)
+        moray_finalize();
+}
+
+static void driver_begin(void)
+{
+    guard_install(
+        &(struct guard_options){.rank = agent.rank, .process = "driver", .task = driver_task});
+    thread_owner = true;
+    me.self_pid = (uint32_t)getpid();
+    if (agent.attached.owner) { /* a head alone: the arena of a node beside it */
+        me.owner = agent.attached.owner;
+        me.window = agent.attached.window;
+        me.doorbell = agent.attached.doorbell;
+    } else {
+        me.owner = agent.rank + 1;
+        me.window = agent.window;
+        me.doorbell = agent.doorbell;
+    }
+    me.rank = agent.rank;
+    me.rank_count = agent.rank_count;
+    me.alone = agent.rank_count == 1;
+    me.slot = 1;
+    struct lane_control *control = window_rw(me.window, 0);
+    me.node = (struct node_shared *)control->node;
+    (void)!lane_attach(&me.lane, control, 1, LANE_IS_DRIVER, process_wake, NULL);
+    atomic_store(&me.node->driver_busy, 1);
+    me.role = ROLE_DRIVER;
+    atexit(at_exit);
+}
+
+/* The end of the agent's start, or of the job: polled, since both are rare. */
+static bool wait_for(_Atomic uint32_t *word, uint64_t limit_ns)
+{
+    uint64_t until = time_ns() + limit_ns;
+
+    while (!atomic_load(word) && time_ns() < until) {
+        struct timespec pause = {0, 200000};
+        nanosleep(&pause, NULL);
+    }
+    return atomic_load(word) != 0;
+}
+
+enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options options)
+{
+    struct moray_error error = {.code = MORAY_OK};
+    static bool called;
+
+    (void)argc;
+    (void)argv;
+    if (called)
+        return last_set(MORAY_WRONG_STATE, "moray_init is called a second time; a process has one "
+                                           "job");
+    if (prepare(&options, &error) != MORAY_OK) {
+        last_take(&error);
+        zygote_stop(agent.zygote, 1000);
+        agent.zygote = NULL;
+        window_close();
+        return error.code;
+    }
+    called = true;
+    /* Signals that end the job are the driver's; the agent's thread takes none. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int failed = pthread_create(&agent.thread, NULL, agent_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        zygote_stop(agent.zygote, 1000);
+        return last_set(MORAY_SYSTEM, "the agent's thread could not be started: %s",
+                        strerror(failed));
+    }
+    if (!agent.is_head) {
+        pthread_join(agent.thread, NULL);
+        if (atomic_load(&agent.ready) == 2) {
+            log_error("%s", agent.start_error.text);
+            _exit(1);
+        }
+        fflush(NULL);
+        exit_after_agent(agent.end_status);
+    }
+    if (!wait_for(&agent.ready, START_LIMIT_S * TIME_NS_PER_S))
+        error_set(&agent.start_error, MORAY_TIMEOUT, "the job did not start within %d s",
+                  START_LIMIT_S);
+    if (atomic_load(&agent.ready) != 1) {
+        last_take(&agent.start_error);
+        zygote_stop(agent.zygote, 1000);
+        if (agent.rank_count > 1) {
+            log_error("%s", agent.start_error.text);
+            _exit(1); /* the other ranks must learn of it, and only the launcher reaches them */
+        }
+        return agent.start_error.code;
+    }
+    driver_begin();
+    return MORAY_OK;
+}
+
+enum moray_code moray_init(int *argc, char ***argv)
+{
+    enum moray_code code = moray_init_with(argc, argv, (struct moray_options){0});
+    const char *story;
+
+    if (code == MORAY_OK)
+        return code;
+    moray_last(&story);
+    fprintf(stderr, "moray: moray_init: %s: %s\n", error_name(code), story);
+    fflush(NULL);
+    _exit(1);
+}
+
+int moray_finalize(void)
+{
+    if (me.role != ROLE_DRIVER) {
+        (void)enter_refused();
+        return 1;
+    }
+    finalized = true;
+    if (enter() == MORAY_OK) {
+        lane_settle_freed(&me.lane);
+        leave();
+    }
+    fflush(NULL);
+    me.role = ROLE_ENDED;
+    atomic_store(&me.node->driver_busy, 0);
+    atomic_store(&agent.end_asked, 1);
+    agent_wake_slot(NULL, LANE_AGENT);
+    if (!wait_for(&agent.ended, 10 * TIME_NS_PER_S)) {
+        log_error("the job did not end within 10 s; what is left of it is killed");
+        zygote_stop(agent.zygote, 1000);
+        fflush(NULL);
+        _exit(1);
+    }
+    pthread_join(agent.thread, NULL);
+    return agent.end_status;
+}
+
+void exit_after_agent(int status)
+{
+    exit(status);
+}
+
+int moray_rank(void)
+{
+    return me.role == ROLE_NONE ? -1 : (int)me.rank;
+}
+
+int moray_ranks(void)
+{
+    return (int)me.rank_count;
+}
+
+int moray_workers(void)
+{
+    return me.role == ROLE_NONE ? 0 : (int)atomic_load(&me.node->job_workers);
+}
+
+size_t moray_cores(int *cores, size_t room)
+{
+    size_t count = 0;
+
+    if (me.token < 0 || !agent.cores.place_count)
+        return 0;
+    const struct topology_set *place =
+        &agent.cores.places[(uint32_t)me.token % agent.cores.place_count];
+    for (int cpu = 0; cpu < TOPOLOGY_CPUS_MAX; cpu++)
+        if (place->bits[cpu / 64] >> cpu % 64 & 1) {
+            if (count < room)
+                cores[count] = cpu;
+            count++;
+        }
+    return count;
+}
+
+enum moray_code moray_setup(void (*fn)(const void *value, size_t size), const void *value,
+                            size_t size)
+{
+    enum moray_code code;
+    moray_ref ref;
+    struct {
+        uint64_t function;
+        uint32_t record, generation;
+    } request;
+    uint32_t record;
+    const void *answer;
+    uint64_t bytes;
+
+    if (!fn || (!value && size) || size > 65536)
+        return last_set(MORAY_INVALID, "moray_setup takes a function and at most 64 KiB");
+    ref = moray_put(value, size);
+    if (!ref.owner)
+        return moray_last(NULL);
+    if ((code = enter()) != MORAY_OK)
+        return code;
+    request.function = (uint64_t)(uintptr_t)fn;
+    request.record = ref.index;
+    request.generation = ref.generation;
+    code = request_call(REQUEST_SETUP, &request, sizeof(request), &record, &answer, &bytes);
+    if (code == MORAY_OK)
+        request_done(record);
+    leave();
+    moray_release(ref);
+    return code;
+}
+
+enum moray_code moray_cancel_with(moray_ref ref, unsigned flags)
+{
+    enum moray_code code = enter();
+    uint32_t index;
+
+    if (code != MORAY_OK)
+        return code;
+    code = ref_find(ref, &index);
+    if (code == MORAY_OK && flags)
+        code = last_set(MORAY_INVALID, "moray_cancel of running tasks and of children comes in a "
+                                       "later version; a queued task is cancelled with flags 0");
+    if (code == MORAY_OK && lane_record(&me.lane, index)->kind == RECORD_OBJECT)
+        code = last_set(MORAY_INVALID, "moray_cancel of an object that was put, or of a further "
+                                       "result: cancel by the task's first result");
+    if (code == MORAY_OK)
+        record_cancel(index, ref.generation);
+    leave();
+    return code;
+}

@@ -1,0 +1,192 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/agent.h"
+#include "node/remote.h"
+
+/*
+ * What processes of the node ask of their agent. A request is a record, claimed here (RUNNING by slot
+ * 0) and ended with its answer. What concerns this node is answered here; what concerns the job goes
+ * to rank 0 (head.c) and is answered when its word comes back.
+ * The bytes come from a process that may have scribbled on them: they are checked.
+ */
+
+/* ---- References inside the bytes of objects ---- */
+
+struct contained {
+    uint32_t count, generation;
+    uint32_t indices[];
+};
+
+static struct contained **lists;
+static uint32_t list_count, list_capacity;
+
+/* The agent holds what an object's bytes refer to, for as long as the object lives. */
+static void contains(uint32_t index, const void *bytes, uint32_t count)
+{
+    const struct request_contains *request = bytes;
+    const moray_ref *refs = (const moray_ref *)(request + 1);
+    struct contained *list;
+
+    if (count < sizeof(*request) || (count - sizeof(*request)) / sizeof(*refs) < request->count ||
+        !lane_find(&agent.lane, request->index, request->generation)) {
+        agent_end_failed(index, MORAY_INVALID, "a list of references is malformed");
+        return;
+    }
+    list = malloc(sizeof(*list) + request->count * sizeof(uint32_t));
+    if (!list) {
+        agent_end_failed(index, MORAY_NO_MEMORY, "no memory for a list of references");
+        return;
+    }
+    list->count = 0;
+    list->generation = request->generation;
+    for (uint32_t i = 0; i < request->count; i++) {
+        uint32_t local;
+        moray_ref ref = refs[i];
+        if (ref.owner == agent.rank + 1) {
+            if (!lane_find(&agent.lane, ref.index, ref.generation))
+                continue;
+            local = ref.index;
+            lane_hold(&agent.lane, local);
+        } else {
+            local = remote_stand_in(ref);
+            if (local == RECORD_NONE)
+                continue;
+            lane_hold(&agent.lane, local);
+        }
+        list->indices[list->count++] = local;
+    }
+    if (list_count == list_capacity) {
+        list_capacity = list_capacity ? list_capacity * 2 : 64;
+        lists = realloc(lists, list_capacity * sizeof(*lists));
+        if (!lists)
+            abort();
+    }
+    lists[list_count] = list;
+    map_set(&agent.contained, request->index, list_count++);
+    atomic_fetch_or(&lane_record(&agent.lane, request->index)->flags, RECORD_CONTAINS);
+    agent_answer(index, NULL, 0);
+}
+
+/* The object is gone: what it contained is let go. */
+void requests_drop_contained(uint32_t index)
+{
+    uint64_t place;
+
+    if (!map_remove(&agent.contained, index, &place))
+        return;
+    struct contained *list = lists[place];
+    for (uint32_t i = 0; i < list->count; i++)
+        lane_drop(&agent.lane, list->indices[i]);
+    free(list);
+    lists[place] = NULL;
+    while (list_count > 0 && !lists[list_count - 1])
+        list_count--;
+}
+
+/* ---- One request ---- */
+
+static void resolve(uint32_t index, const void *bytes, uint32_t count)
+{
+    moray_ref ref;
+    uint32_t local;
+
+    if (count != sizeof(ref)) {
+        agent_end_failed(index, MORAY_INVALID, "a reference of %u bytes", count);
+        return;
+    }
+    memcpy(&ref, bytes, sizeof(ref));
+    local = remote_stand_in(ref);
+    if (local == RECORD_NONE) {
+        agent_end_failed(index, MORAY_STALE, "a reference of rank %u that leads nowhere",
+                         ref.owner - 1);
+        return;
+    }
+    moray_ref answer = {agent.rank + 1, local,
+                        life_generation(record_life(lane_record(&agent.lane, local))), ref.type};
+    agent_answer(index, &answer, sizeof(answer));
+}
+
+static void possible(uint32_t index, const void *bytes, uint32_t count)
+{
+    struct request_need need;
+    struct moray_error error;
+
+    if (count != sizeof(need)) {
+        agent_end_failed(index, MORAY_INVALID, "a request of %u bytes", count);
+        return;
+    }
+    memcpy(&need, bytes, sizeof(need));
+    if (general_possible(&need, &error))
+        agent_answer(index, NULL, 0);
+    else
+        agent_end_failed(index, MORAY_INVALID, "%s", error.text);
+}
+
+static void setup(uint32_t index, const void *bytes, uint32_t count)
+{
+    uint32_t number = atomic_load(&agent.node->setup_count);
+    struct {
+        uint64_t function;
+        uint32_t record, generation;
+    } request;
+
+    if (count != sizeof(request) || number == SETUPS_MAX) {
+        agent_end_failed(index, MORAY_FULL, "moray_setup may be called %d times", SETUPS_MAX);
+        return;
+    }
+    memcpy(&request, bytes, sizeof(request));
+    /* The agent holds the value: processes that start later read it as well. */
+    lane_hold(&agent.lane, request.record);
+    agent.node->setups[number].function = request.function;
+    agent.node->setups[number].record = request.record;
+    agent.node->setups[number].generation = request.generation;
+    atomic_store(&agent.node->setup_count, number + 1);
+    remote_tell_setup(request.function, request.record);
+    agent_answer(index, NULL, 0);
+}
+
+void requests_take(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint32_t count;
+    const void *bytes;
+
+    if (!agent_claim(index, generation))
+        return;
+    bytes = lane_arguments(&agent.lane, record, &count);
+    switch ((enum request_kind)record->function) {
+    case REQUEST_RESOLVE:
+        resolve(index, bytes, count);
+        return;
+    case REQUEST_FETCH:
+        remote_fetch_request(index, bytes, count);
+        return;
+    case REQUEST_CONTAINS:
+        contains(index, bytes, count);
+        return;
+    case REQUEST_POSSIBLE:
+        possible(index, bytes, count);
+        return;
+    case REQUEST_SETUP:
+        setup(index, bytes, count);
+        return;
+    case REQUEST_ACTOR_NEW:
+    case REQUEST_ACTOR_NAMED:
+    case REQUEST_ACTOR_HOLD:
+    case REQUEST_ACTOR_KILL:
+    case REQUEST_ACTOR_WHERE:
+        actors_request(index, (enum request_kind)record->function, bytes, count);
+        return;
+    case REQUEST_KV:
+    case REQUEST_PUBLISH:
+    case REQUEST_SUBSCRIBE:
+    case REQUEST_NEXT:
+    case REQUEST_UNSUBSCRIBE:
+        head_ask(index, record->function, bytes, count);
+        return;
+    default:
+        agent_end_failed(index, MORAY_INVALID, "an unknown request %u", record->function);
+    }
+}

@@ -1,0 +1,433 @@
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/time.h"
+#include "node/agent.h"
+#include "node/guard.h"
+#include "node/remote.h"
+#include "sched/lane/repair.h"
+#include "store/arena/window.h"
+
+/*
+ * Processes of the node, by slot:
+ *
+ *     UNUSED ─spawn─▶ STARTING ─started─▶ RUNNING ─exited─▶ (repair) ─▶ STARTING again, or UNUSED
+ *
+ * A worker that dies is replaced at once; what it ran is told to the task's owner or tried again. A
+ * spare is started when a process that waits has left its core and work lies about; it stays.
+ */
+
+enum { QUICK_DEATHS_MAX = 200 };
+
+/* ---- In the new process ---- */
+
+static const char *task_name(void)
+{
+    return run_name();
+}
+
+void process_entry(void *context, const struct process_order *order)
+{
+    static char name[32];
+    int32_t worker_index;
+    uint32_t actor;
+
+    (void)context;
+    memcpy(&worker_index, order->payload, sizeof(worker_index));
+    memcpy(&actor, order->payload + 4, sizeof(actor));
+    log_start((enum log_level)agent.settings.log, (int)agent.rank);
+    snprintf(name, sizeof(name), order->kind == PROCESS_ACTOR ? "actor %u" : "worker %u",
+             order->slot);
+    guard_install(&(struct guard_options){.rank = agent.rank, .process = name, .task = task_name});
+    me.slot = order->slot;
+    me.role = order->kind == PROCESS_ACTOR ? ROLE_ACTOR : ROLE_WORKER;
+    me.owner = agent.rank + 1;
+    me.window = agent.window;
+    me.rank = agent.rank;
+    me.rank_count = agent.rank_count;
+    me.alone = agent.rank_count == 1;
+    me.doorbell = agent.doorbell;
+    me.next_submitter = order->incarnation << 16;
+    me.token = -1;
+    thread_owner = true;
+    struct lane_control *control = window_rw(agent.window, 0);
+    me.node = (struct node_shared *)control->node;
+    if (lane_attach(&me.lane, control, order->slot,
+                    order->kind == PROCESS_ACTOR ? LANE_IS_ACTOR : LANE_IS_WORKER, process_wake,
+                    NULL) != MORAY_OK)
+        process_end(1);
+    atomic_store(&me.lane.self->pid, (uint32_t)getpid());
+    atomic_store(&me.lane.self->incarnation, order->incarnation);
+    if (order->kind == PROCESS_ACTOR)
+        actor_main(actor);
+    else
+        worker_main(worker_index, worker_index < 0);
+    process_leave();
+}
+
+/* ---- Starting ---- */
+
+bool workers_spawn(uint16_t slot, enum process_kind kind, int core, int worker_index,
+                   uint32_t actor)
+{
+    struct slot_state *state = &agent.slots[slot];
+    struct process_order order = {
+        .slot = slot, .kind = (uint16_t)kind, .incarnation = ++state->incarnation, .core = core};
+    int32_t index = worker_index;
+    struct moray_error error;
+
+    memcpy(order.payload, &index, sizeof(index));
+    memcpy(order.payload + 4, &actor, sizeof(actor));
+    state->use = SLOT_STARTING;
+    state->kind = kind == PROCESS_ACTOR ? LANE_IS_ACTOR : LANE_IS_WORKER;
+    state->worker_index = worker_index;
+    state->actor = actor;
+    state->general = 0;
+    state->killed_by_us = false;
+    if (zygote_spawn(agent.zygote, &order, &error) == MORAY_OK)
+        return true;
+    log_error("cannot start a process: %s", error.text);
+    state->use = SLOT_UNUSED;
+    return false;
+}
+
+bool workers_start(void)
+{
+    for (uint32_t i = 0; i < agent.worker_count; i++)
+        if (!workers_spawn((uint16_t)(2 + i), PROCESS_WORKER, (int)i, (int)i, 0))
+            return false;
+    return true;
+}
+
+uint32_t workers_free_actor_slot(void)
+{
+    for (uint32_t slot = agent.actor_first; slot < agent.slot_count; slot++)
+        if (agent.slots[slot].use == SLOT_UNUSED)
+            return slot;
+    return 0;
+}
+
+/* A further process, where cores are free because their processes wait, and work lies about. */
+void workers_spare(void)
+{
+    uint32_t free_cores = 0, idle = 0;
+
+    if (!agent.worker_count || !lane_has_work(&agent.lane))
+        return;
+    for (uint32_t core = 0; core < agent.node->core_count; core++)
+        free_cores += atomic_load(&agent.node->tokens[core]) == 0;
+    for (uint32_t slot = 2; slot < agent.spare_end; slot++) {
+        const struct slot_state *state = &agent.slots[slot];
+        if (state->use == SLOT_STARTING)
+            idle++;
+        else if (state->use == SLOT_RUNNING && !state->general &&
+                 !atomic_load(&agent.lane.slots[slot].blocked) &&
+                 (state->worker_index < 0 || atomic_load(&agent.lane.slots[slot].parked) == 0) &&
+                 atomic_load(&agent.lane.slots[slot].asleep))
+            idle++;
+    }
+    if (!free_cores)
+        return;
+    if (idle) {
+        lane_rouse(&agent.lane);
+        return;
+    }
+    for (uint32_t slot = agent.spare_first; slot < agent.spare_end; slot++)
+        if (agent.slots[slot].use == SLOT_UNUSED) {
+            workers_spawn((uint16_t)slot, PROCESS_SPARE, -1, -1, 0);
+            return;
+        }
+}
+
+void workers_kill(uint16_t slot, int signal)
+{
+    struct moray_error error;
+
+    if (agent.slots[slot].use == SLOT_STARTING || agent.slots[slot].use == SLOT_RUNNING)
+        (void)!zygote_kill(agent.zygote, slot, agent.slots[slot].incarnation, signal, &error);
+}
+
+/* ---- Deaths ---- */
+
+bool wait_story(int status, char *text, size_t bytes)
+{
+    if (WIFSIGNALED(status)) {
+        const char *name = sigabbrev_np(WTERMSIG(status));
+        snprintf(text, bytes, "killed by signal %d (SIG%s)", WTERMSIG(status), name ? name : "?");
+        return false;
+    }
+    snprintf(text, bytes, "ended by exit(%d)", WEXITSTATUS(status));
+    return WEXITSTATUS(status) == 0;
+}
+
+static struct {
+    uint16_t slot;
+    int status;
+    pid_t pid;
+} dead;
+
+void workers_push_ready(uint32_t index)
+{
+    struct record *record = lane_record(&agent.lane, index);
+
+    if (record->kind != RECORD_TASK || life_state(record_life(record)) != RECORD_QUEUED)
+        return;
+    uint64_t tail = atomic_load(&agent.lane.self->tail), head = atomic_load(&agent.lane.self->head);
+    if (tail - head < agent.lane.ring_mask / 2) {
+        lane_push_hint(&agent.lane, index);
+        return;
+    }
+    if (agent.ready_overflow_count == agent.ready_overflow_capacity) {
+        agent.ready_overflow_capacity =
+            agent.ready_overflow_capacity ? agent.ready_overflow_capacity * 2 : 1024;
+        agent.ready_overflow =
+            realloc(agent.ready_overflow, agent.ready_overflow_capacity * sizeof(uint32_t));
+        if (!agent.ready_overflow)
+            abort();
+    }
+    agent.ready_overflow[agent.ready_overflow_count++] = index;
+}
+
+static void dead_running(void *context, uint32_t index, bool innermost)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint32_t attempt = life_attempt(record_life(record)) + 1;
+    uint32_t charge = innermost && !agent.slots[dead.slot].killed_by_us;
+    char how[64], what[512];
+
+    (void)context;
+    if (record->kind == RECORD_OBJECT || record->kind == RECORD_REQUEST) {
+        lane_adopt_dead(&agent.lane, index);
+        agent_end_failed(index, MORAY_DIED, "its process died");
+        return;
+    }
+    if (record->kind == RECORD_METHOD || agent.slots[dead.slot].kind == LANE_IS_ACTOR) {
+        if (actors_running_dead(index))
+            return;
+    }
+    if (!innermost || record->attempts_max == 0 || attempt < record->attempts_max ||
+        agent.slots[dead.slot].killed_by_us) {
+        lane_requeue_dead(&agent.lane, index, charge);
+        agent.retries++;
+        return;
+    }
+    wait_story(dead.status, how, sizeof(how));
+    record_describe(&agent.lane, record, what, sizeof(what));
+    lane_adopt_dead(&agent.lane, index);
+    agent_end_failed(
+        index, MORAY_DIED,
+        "%s: its process (worker %u, pid %d, rank %u, host %s) was %s in attempt %u of "
+        "%u",
+        what, dead.slot, (int)dead.pid, agent.rank, agent.node->host, how, attempt,
+        record->attempts_max);
+}
+
+static void dead_queued(void *context, uint32_t index)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint16_t flags = record_flags(record);
+
+    (void)context;
+    if (record->kind != RECORD_TASK)
+        return;
+    if (flags & RECORD_GENERAL)
+        return; /* the local scheduler has it, or its cell is in the mailbox */
+    workers_push_ready(index);
+}
+
+static void dead_call(void *context, uint32_t index)
+{
+    (void)context;
+    actors_call_dead(index);
+}
+
+static void dead_cancelled(void *context, uint32_t index)
+{
+    (void)context;
+    story_fill(&agent.lane, agent.window, index, MORAY_CANCELLED,
+               "the process that submitted it died, and nobody else holds it");
+}
+
+static void dead_ended(void *context, uint32_t index)
+{
+    (void)context;
+    remote_ended(index, life_generation(record_life(lane_record(&agent.lane, index))));
+}
+
+static const struct repair_calls repair_calls = {.running = dead_running,
+                                                 .queued = dead_queued,
+                                                 .call = dead_call,
+                                                 .cancelled = dead_cancelled,
+                                                 .ended = dead_ended};
+
+static void free_core_of(uint16_t slot)
+{
+    for (uint32_t core = 0; core < agent.node->core_count; core++) {
+        uint64_t his = slot + 1u;
+        atomic_compare_exchange_strong(&agent.node->tokens[core], &his, 0);
+    }
+    lane_bit_clear(agent.node->wanting, slot);
+}
+
+/* Repairs the slot of a dead process and fills it again. While a living process walks the list that the
+ * dead was working on, it is tried again a moment later. */
+static void bury(uint16_t slot)
+{
+    struct slot_state *state = &agent.slots[slot];
+
+    dead.slot = slot;
+    dead.status = state->status;
+    dead.pid = state->pid;
+    if (!lane_repair(&agent.lane, slot, &repair_calls)) {
+        state->use = SLOT_REPAIRING;
+        agent.unjudged = true;
+        return;
+    }
+    atomic_store(&agent.lane.slots[slot].kind, LANE_NOBODY);
+    atomic_store(&agent.lane.slots[slot].blocked, 0);
+    atomic_store(&agent.lane.slots[slot].parked, 0);
+    state->use = SLOT_UNUSED;
+    if (atomic_load(&agent.node->ending))
+        return;
+    general_process_died(slot);
+    if (state->kind == LANE_IS_ACTOR)
+        actors_process_died(slot, state->actor, state->status);
+    else
+        workers_spawn(slot, state->worker_index < 0 ? PROCESS_SPARE : PROCESS_WORKER,
+                      state->worker_index, state->worker_index, 0);
+}
+
+static void exited(const struct zygote_event *event)
+{
+    struct slot_state *state = &agent.slots[event->slot];
+
+    output_finish(agent.output, event->slot, event->incarnation, agent.now_ns);
+    if (event->incarnation != state->incarnation || state->use == SLOT_UNUSED)
+        return;
+    state->status = event->status;
+    state->pid = event->pid;
+    agent.deaths += !(WIFEXITED(event->status) && WEXITSTATUS(event->status) == 0);
+    free_core_of(event->slot);
+    bury(event->slot);
+}
+
+void workers_event(const struct zygote_event *event)
+{
+    struct slot_state *state = &agent.slots[event->slot];
+    char label[OUTPUT_LABEL_BYTES];
+    struct moray_error error;
+
+    switch (event->kind) {
+    case ZYGOTE_STARTED:
+        if (event->incarnation == state->incarnation) {
+            state->use = SLOT_RUNNING;
+            state->pid = event->pid;
+        }
+        snprintf(label, sizeof(label), "%s %u", state->kind == LANE_IS_ACTOR ? "actor" : "worker",
+                 event->slot);
+        if (output_add(agent.output, event->slot, event->incarnation, event->pid, event->out_fd,
+                       event->err_fd, label, &error) != MORAY_OK)
+            log_warning("what process %d prints is lost: %s", (int)event->pid, error.text);
+        break;
+    case ZYGOTE_EXITED:
+        exited(event);
+        break;
+    case ZYGOTE_FAILED:
+        log_error("a process could not be started: %s; raise MORAY_PROCESSES_MAX or the limit of "
+                  "processes",
+                  strerror(event->error_number));
+        state->use = SLOT_UNUSED;
+        if (state->kind == LANE_IS_ACTOR)
+            actors_process_died(event->slot, state->actor, 0x100);
+        break;
+    case ZYGOTE_LOST:
+        agent_fail("rank %u on %s: its zygote (pid %d), which holds all workers, was killed",
+                   agent.rank, agent.node->host, (int)zygote_pid(agent.zygote));
+        break;
+    }
+}
+
+/* ---- Time ---- */
+
+static void chaos(void)
+{
+    uint32_t running = 0, victim = 0;
+
+    if (!agent.chaos_mean_ns || agent.now_ns < agent.chaos_next_ns)
+        return;
+    /* An exponential gap from the seed: -ln(u), by a small table-free series. */
+    double u = (rand_r(&agent.chaos_seed) + 1.0) / ((double)RAND_MAX + 2.0);
+    agent.chaos_next_ns =
+        agent.now_ns + (uint64_t)((double)agent.chaos_mean_ns * -__builtin_log(u)) + 1;
+    for (uint32_t slot = 2; slot < agent.spare_end; slot++)
+        running += agent.slots[slot].use == SLOT_RUNNING;
+    if (!running)
+        return;
+    victim = (uint32_t)rand_r(&agent.chaos_seed) % running;
+    for (uint32_t slot = 2; slot < agent.spare_end; slot++)
+        if (agent.slots[slot].use == SLOT_RUNNING && victim-- == 0) {
+            workers_kill((uint16_t)slot, SIGKILL);
+            return;
+        }
+}
+
+void workers_tick(void)
+{
+    chaos();
+    workers_spare();
+    if (agent.unjudged) {
+        agent.unjudged = false;
+        for (uint32_t slot = 1; slot < agent.slot_count; slot++)
+            if (agent.slots[slot].use == SLOT_REPAIRING)
+                bury((uint16_t)slot);
+    }
+    while (agent.ready_overflow_count) {
+        uint64_t tail = atomic_load(&agent.lane.self->tail);
+        uint64_t head = atomic_load(&agent.lane.self->head);
+        if (tail - head >= agent.lane.ring_mask / 2)
+            break;
+        workers_push_ready(agent.ready_overflow[--agent.ready_overflow_count]);
+    }
+}
+
+static uint32_t running_count(void)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 1; slot < agent.slot_count; slot++)
+        count += agent.slots[slot].use == SLOT_STARTING || agent.slots[slot].use == SLOT_RUNNING;
+    return count;
+}
+
+void workers_end(unsigned limit_ms)
+{
+    uint64_t until = time_ns() + limit_ms * TIME_NS_PER_MS;
+    struct zygote_event event;
+    bool forced = false;
+
+    for (uint32_t slot = 1; slot < agent.slot_count; slot++)
+        lane_wake(&agent.lane, (uint16_t)slot);
+    while (running_count() > 0) {
+        uint64_t now = time_ns();
+        agent.now_ns = now;
+        if (now > until && forced)
+            break;
+        if (now > until - limit_ms * TIME_NS_PER_MS / 2 && !forced) {
+            forced = true;
+            for (uint32_t slot = 1; slot < agent.slot_count; slot++)
+                workers_kill((uint16_t)slot, SIGKILL);
+        }
+        output_poll(agent.output, now);
+        if (zygote_wait(agent.zygote, &event, 10)) {
+            workers_event(&event);
+            if (event.kind == ZYGOTE_LOST)
+                break;
+        }
+        for (uint32_t slot = 2; slot < agent.slot_count; slot++)
+            if (agent.slots[slot].use == SLOT_RUNNING)
+                lane_wake(&agent.lane, (uint16_t)slot);
+    }
+}
