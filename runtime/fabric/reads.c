@@ -28,7 +28,8 @@ struct reads {
     /* waiting: bytes left to post; flying: all posted, or failed, and pieces out; ended: to tell;
        stuck: told with pieces out. A read is in exactly one of them. */
     struct list waiting, flying, ended, stuck;
-    struct reads_piece *free; /* owned */
+    struct reads_piece *free; /* borrowed from `made` */
+    struct reads_piece *made; /* owned */
 };
 
 static void append(struct list *list, struct read *read)
@@ -89,9 +90,9 @@ void reads_destroy(struct reads *reads)
     list_free(&reads->flying);
     list_free(&reads->ended);
     list_free(&reads->stuck);
-    while (reads->free) {
-        struct reads_piece *piece = reads->free;
-        reads->free = piece->next;
+    while (reads->made) {
+        struct reads_piece *piece = reads->made;
+        reads->made = piece->made;
         free(piece);
     }
     free(reads);
@@ -119,9 +120,15 @@ static struct reads_piece *piece_take(struct reads *reads)
 {
     struct reads_piece *piece = reads->free;
 
-    if (!piece)
-        return calloc(1, sizeof(*piece));
-    reads->free = piece->next;
+    if (piece) {
+        reads->free = piece->next;
+        return piece;
+    }
+    piece = calloc(1, sizeof(*piece));
+    if (piece) {
+        piece->made = reads->made;
+        reads->made = piece;
+    }
     return piece;
 }
 

@@ -295,6 +295,27 @@ START_TEST(a_dropped_peer_takes_and_gives_nothing)
 }
 END_TEST
 
+/* A frame that its carrier is slow with (a rendezvous) is not left behind without end. */
+START_TEST(no_frame_runs_far_ahead_of_an_unsent_one)
+{
+    struct stream_slot *oldest, *slot;
+
+    for (int i = 0; i < 2 * STREAM_AHEAD_MAX; i++)
+        ck_assert_int_eq(stream_push(a, 1, "frame", 5), MORAY_OK);
+    oldest = stream_first(a, 1);
+    stream_posted(a, 1);
+    for (int i = 1; i < STREAM_AHEAD_MAX; i++) {
+        slot = stream_first(a, 1);
+        ck_assert_ptr_nonnull(slot);
+        stream_posted(a, 1);
+        stream_sent(a, slot);
+    }
+    ck_assert_ptr_null(stream_first(a, 1));
+    stream_sent(a, oldest);
+    ck_assert_ptr_nonnull(stream_first(a, 1));
+}
+END_TEST
+
 static int slots_alive;
 
 static enum moray_code slot_made(void *context, struct stream_slot *slot, size_t bytes)
@@ -354,6 +375,7 @@ int main(void)
     tcase_add_test(laws, another_job_is_refused);
     tcase_add_test(laws, the_bound_says_busy_and_sending_frees_it);
     tcase_add_test(laws, a_dropped_peer_takes_and_gives_nothing);
+    tcase_add_test(laws, no_frame_runs_far_ahead_of_an_unsent_one);
     tcase_add_test(laws, slots_are_used_again);
     tcase_set_timeout(laws, 20);
     suite_add_tcase(suite, laws);
