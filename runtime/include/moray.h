@@ -604,48 +604,51 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))            \
     MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))            \
     MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
-#define MORAY_EACH_7(m, c, head, p0, p1, p2, p3, p4, p5)                        \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) \
-        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
+#define MORAY_EACH_7(m, c, head, p0, p1, p2, p3, p4, p5) \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                \
+    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
 #define MORAY_EACH_8(m, c, head, p0, p1, p2, p3, p4, p5, p6)                    \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
     MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) \
-        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
-#define MORAY_EACH_9(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)                    \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))     \
-        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) \
-            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                       \
+    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
+        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
+#define MORAY_EACH_9(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)                \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                       \
+    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
+        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
 #define MORAY_EACH_10(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8)               \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
     MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))     \
-        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) \
-            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
-#define MORAY_EACH_11(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)               \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                               \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))         \
-        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))     \
-            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) \
-                MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                           \
+    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
+        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
+            MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
+#define MORAY_EACH_11(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)           \
+    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
+    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
+    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                           \
+    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
+        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
+            MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
 #define MORAY_EACH_12(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10)          \
     MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
     MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
     MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                               \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))         \
-        MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))     \
-            MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) \
-                MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
+    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                               \
+    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))         \
+        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))     \
+            MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) \
+                MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
 #define MORAY_LIST_1(empty, m, c, head) empty
 #define MORAY_LIST_2(empty, m, c, head, p0) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
 #define MORAY_LIST_3(empty, m, c, head, p0, p1) \
@@ -818,22 +821,23 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 #define MORAY_V(name, id, i) MORAY_CAT4(moray_, name, MORAY_CAT(id, _), i)
 
 /* One argument of a call: `x` is evaluated once, here. */
-#define MORAY_ARGUMENT(id, f, i, x)                                                               \
-    __auto_type MORAY_V(given, id, i) = (x);                                                      \
-    MORAY_ASSERT(                                                                                 \
-        MORAY_FITS(MORAY_CAT4(f, _type_, i, ), MORAY_V(given, id, i)),                            \
-        "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(f) ": wrong kind of value");   \
-    MORAY_ASSERT(                                                                                 \
-        _Generic(*(MORAY_CAT4(f, _type_, i, ) *)0, moray_future                                   \
-                 : _Generic((MORAY_V(given, id, i)), moray_ref : 0, default : 1), default : 1),   \
-        "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(                               \
-            f) ": a reference is handed on unresolved with moray_pass(reference)");               \
-    MORAY_ASSERT((i) > 0 || sizeof(MORAY_CAT(f, _is_method)) == 1 ||                              \
-                     _Generic((MORAY_V(given, id, i)), moray_ref : 0, default : 1),               \
-                 "argument 1 of " MORAY_STRING(f) ": the actor's handle, not a reference to it"); \
-    MORAY_CAT4(f, _type_, i, )                                                                    \
-    MORAY_V(stored, id, i) = _Generic((MORAY_V(given, id, i)), moray_ref                          \
-                                      : (MORAY_CAT4(f, _type_, i, )){0}, default                  \
+#define MORAY_ARGUMENT(id, f, i, x)                                                             \
+    __auto_type MORAY_V(given, id, i) = (x);                                                    \
+    MORAY_ASSERT(                                                                               \
+        MORAY_FITS(MORAY_CAT4(f, _type_, i, ), MORAY_V(given, id, i)),                          \
+        "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(f) ": wrong kind of value"); \
+    MORAY_ASSERT(                                                                               \
+        _Generic(*(MORAY_CAT4(f, _type_, i, ) *)0, moray_future                                 \
+                 : _Generic((MORAY_V(given, id, i)), moray_ref : 0, default : 1), default : 1), \
+        "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(                             \
+            f) ": a reference is handed on unresolved with moray_pass(reference)");             \
+    MORAY_ASSERT((i) > 0 || sizeof(MORAY_CAT(f, _is_method)) == 1 ||                            \
+                     _Generic((MORAY_V(given, id, i)), moray_ref : 0, default : 1),             \
+                 "argument 1 of " MORAY_STRING(                                                 \
+                     f) ": a method needs the handle of the actor, not a reference to it");     \
+    MORAY_CAT4(f, _type_, i, )                                                                  \
+    MORAY_V(stored, id, i) = _Generic((MORAY_V(given, id, i)), moray_ref                        \
+                                      : (MORAY_CAT4(f, _type_, i, )){0}, default                \
                                       : MORAY_V(given, id, i));
 
 #define MORAY_PACKED(id, f, i, x)                                                \
@@ -1027,7 +1031,7 @@ template <class Call, unsigned number, bool handle, class T> struct held {
         typedef typename std::decay<X>::type plain;
         static_assert(fits<T, plain>(), "moray: wrong kind of value for this argument");
         static_assert(!(handle && std::is_same<plain, moray_ref>::value),
-                      "moray: the actor's handle must stand here, not a reference to it");
+                      "moray: a method needs the handle of the actor, not a reference to it");
         static_assert(
             !(std::is_same<T, moray_future>::value && std::is_same<plain, moray_ref>::value),
             "moray: a reference is handed on unresolved with moray_pass(reference)");

@@ -1,0 +1,7 @@
+/* c: argument 1 of add: wrong kind of value
+ * c++: wrong kind of value for this argument */
+#include "common.h"
+moray_ref wrong(point p)
+{
+    return moray_call(add, p, 1);
+}

@@ -1,0 +1,2 @@
+// The same calls through the C++ half of moray.h.
+#include "calls.c"
