@@ -756,9 +756,9 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 #define MORAY_TEXT_OF__Bool ~, "bool"
 #endif
 
-/* FNV-1a of the first 64 bytes of a literal, as a constant; never 0. hash_type() in base/hash.h is the
+/* FNV-1a of the first 64 bytes of a literal, as a constant; odd, so never 0. hash_type() in base/hash.h is the
  * same for a text at run time. */
-#define MORAY_HASH(s) (MORAY_HASH_64(s) | (MORAY_HASH_64(s) == 0))
+#define MORAY_HASH(s) (MORAY_HASH_64(s) | 1u)
 #define MORAY_HASH_64(s)                                                                           \
     MORAY_HASH_16(MORAY_HASH_16(MORAY_HASH_16(MORAY_HASH_16(2166136261u, s, 0), s, 16), s, 32), s, \
                   48)
