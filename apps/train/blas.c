@@ -10,7 +10,7 @@
 
 #include "say.h"
 
-static const char marker[] = "MORAY_TRAIN_BLAS"; /* set once executed again: never twice */
+static const char marker[] = "TRAIN_BLAS_FIXED"; /* set once executed again: never twice */
 
 /* The best kernel that most processors of the last ten years have: what all nodes of a machine can
  * run is worth more here than the fastest. NULL: OpenBLAS has only one, or is left to choose. */
