@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -336,8 +337,11 @@ END_TEST
 
 START_TEST(a_process_has_no_more_than_it_should)
 {
-    int listed, other;
+    int listed, other, input[2];
 
+    ck_assert_int_eq(pipe(input), 0); /* the launcher's stdin is for the driver */
+    ck_assert_int_eq(write(input[1], "x", 1), 1);
+    dup2(input[0], STDIN_FILENO);
     setenv("PMIX_RANK", "0", 1);
     setenv("OMPI_COMM_WORLD_RANK", "0", 1);
     setenv("SLURM_STEP_ID", "0", 1);
@@ -417,6 +421,21 @@ START_TEST(nothing_outlives_a_killed_zygote)
 }
 END_TEST
 
+START_TEST(a_zygote_whose_rank_hangs_up_ends)
+{
+    pid_t pids[4];
+
+    start();
+    spawn_family(0, pids);
+    pid_t pid = zygote_pid(zygote);
+    shutdown(zygote_fd(zygote), SHUT_RDWR);
+    ck_assert(are_gone(&pid, 1));
+    ck_assert(are_gone(pids, 4));
+    next(ZYGOTE_LOST);
+    stop();
+}
+END_TEST
+
 START_TEST(the_drivers_own_children_are_left_alone)
 {
     pid_t own = fork();
@@ -455,6 +474,35 @@ START_TEST(nothing_outlives_a_killed_rank)
         ck_assert_msg(is_alive(pids[i]), "i=%d", i);
     kill(rank, SIGKILL);
     ck_assert(are_gone(pids, 6));
+    waitpid(rank, NULL, 0);
+}
+END_TEST
+
+/* Nobody is left to sweep: the kernel must do it. (Children of the user's are beyond reach then.) */
+START_TEST(processes_end_when_rank_and_zygote_are_killed_at_once)
+{
+    int channel[2];
+    pid_t pids[4] = {0};
+
+    ck_assert_int_eq(pipe(channel), 0);
+    pid_t rank = fork();
+    if (!rank) {
+        options.spare_count = 1;
+        start();
+        for (uint16_t slot = 0; slot < 2; slot++) {
+            spawn(slot, 1, JOB_SLEEP);
+            pids[slot] = next(ZYGOTE_STARTED).pid;
+        }
+        pids[2] = zygote_pid(zygote);
+        pids[3] = getpid();
+        ck_assert_int_eq(write(channel[1], pids, sizeof(pids)), sizeof(pids));
+        sleep_long();
+    }
+    ck_assert_int_eq(read(channel[0], pids, sizeof(pids)), sizeof(pids));
+    kill(pids[2], SIGSTOP); /* so that it cannot do its part */
+    kill(rank, SIGKILL);
+    kill(pids[2], SIGKILL);
+    ck_assert(are_gone(pids, 4));
     waitpid(rank, NULL, 0);
 }
 END_TEST
@@ -537,6 +585,8 @@ START_TEST(streams_are_flushed_before_the_fork)
 
     unlink(path);
     fprintf(file, "once");
+    options.keep_fds = &fd; /* or the second copy would have nowhere to go */
+    options.keep_fd_count = 1;
     start();
     spawn(0, 1, JOB_EXIT); /* process_end() flushes what it inherited */
     next(ZYGOTE_STARTED);
@@ -602,8 +652,10 @@ int main(void)
     tcase_add_test(laws, a_worker_that_dies_leaves_its_children_to_the_zygote);
     tcase_add_test(laws, nothing_outlives_a_stopped_zygote);
     tcase_add_test(laws, nothing_outlives_a_killed_zygote);
+    tcase_add_test(laws, a_zygote_whose_rank_hangs_up_ends);
     tcase_add_test(laws, the_drivers_own_children_are_left_alone);
     tcase_add_test(laws, nothing_outlives_a_killed_rank);
+    tcase_add_test(laws, processes_end_when_rank_and_zygote_are_killed_at_once);
     tcase_add_test(laws, a_peers_arena_reaches_processes_old_and_new);
     tcase_add_test(laws, a_process_is_bound_to_the_core_of_its_order);
     tcase_add_test(laws, streams_are_flushed_before_the_fork);
