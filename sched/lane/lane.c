@@ -414,7 +414,7 @@ bool lane_cancel(struct lane *lane, uint32_t index, uint32_t generation,
     while ((life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED) &&
            life_generation(life) == generation) {
         uint64_t next = life_of(RECORD_RUNNING, lane->slot, life_attempt(life), generation) |
-                        (life & LIFE_WAITED);
+                        LIFE_CANCELLING | (life & LIFE_WAITED);
         if (!atomic_compare_exchange_weak(&record->life, &life, next))
             continue;
         fill(context, index);

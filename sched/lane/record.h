@@ -93,8 +93,14 @@ struct record {
 static_assert(sizeof(struct record) == 128, "two cache lines");
 
 /* life: state 0-3 · waited 4 · slot 8-19 · attempt 20-31 · generation 32-63; of an ended record:
- * telling 5; in MAKING and WAITING, which are of no attempt yet: missing inputs 5-7 and 20-31 */
-enum { LIFE_WAITED = 1 << 4, LIFE_TELLING = 1 << 5, LIFE_ATTEMPT_MAX = 0xfff };
+ * telling 5; of a RUNNING one: cancelling 5 (taken only to be failed); in MAKING and WAITING, which are
+ * of no attempt yet: missing inputs 5-7 and 20-31 */
+enum {
+    LIFE_WAITED = 1 << 4,
+    LIFE_TELLING = 1 << 5,
+    LIFE_CANCELLING = 1 << 5,
+    LIFE_ATTEMPT_MAX = 0xfff,
+};
 static const uint64_t LIFE_PENDING = 0xfff000e0;
 
 static inline uint64_t life_of(enum record_state state, uint32_t slot, uint32_t attempt,

@@ -414,13 +414,25 @@ static void wake_all(struct lane *lane)
         lane_rouse(lane);
 }
 
+/* The dead had taken it to cancel it: it may lack inputs, so it cannot be queued again. */
+static void finish_cancel(struct repair *repair, uint32_t index)
+{
+    lane_adopt_dead(repair->lane, index);
+    repair->calls->cancelled(repair->calls->context, index);
+    lane_finish(repair->lane, index, RECORD_FAILED);
+}
+
 static void find_running(struct repair *repair)
 {
     uint32_t top = atomic_load(&repair->lane->slots[repair->dead].top);
 
     for (uint32_t index = 0; index < repair->end; index++) {
         uint64_t life = record_life(lane_record(repair->lane, index));
-        if (life_state(life) == RECORD_RUNNING && life_slot(life) == repair->dead)
+        if (life_state(life) != RECORD_RUNNING || life_slot(life) != repair->dead)
+            continue;
+        if (life & LIFE_CANCELLING)
+            finish_cancel(repair, index);
+        else
             repair->calls->running(repair->calls->context, index, top == index + 1);
     }
 }

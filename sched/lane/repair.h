@@ -27,7 +27,8 @@ struct repair_calls {
     void (*queued)(void *context, uint32_t index);
     /* A call in the mailbox of the dead, or on its way there or through its hands. */
     void (*call)(void *context, uint32_t index);
-    /* Fills in the result of a child of the dead that nobody holds: cancelled. */
+    /* Fills in the result of a task that is cancelled: a child of the dead that nobody holds, or one
+     * that the dead was cancelling. */
     void (*cancelled)(void *context, uint32_t index);
     /* An ended record that waits for the agent, which may not have been told. */
     void (*ended)(void *context, uint32_t index);

@@ -26,6 +26,7 @@ struct node {
     uint64_t coming;        /* tasks ordered to it that have not arrived */
     uint64_t leaving;       /* tasks that it was ordered to send and did not answer for */
     uint64_t present_bytes; /* of the inputs of the task that is being placed */
+    uint64_t expected_ns;   /* time of tasks that were moved there, until its own reports tell */
     struct load load;
 };
 
@@ -56,11 +57,17 @@ static struct node *alive(struct global *global, uint32_t rank)
                                                                           : NULL;
 }
 
-/* The time of one task there, as far as is known; a task that runs long counts before it is done. */
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The time of one task there, as far as is known. A task that runs long counts before it is done, and
+ * tasks that were moved there take as long as where they came from. */
 static uint64_t task_ns(const struct global *global, const struct node *node)
 {
-    uint64_t ns = node->load.mean_task_ns > node->load.running_ns ? node->load.mean_task_ns
-                                                                  : node->load.running_ns;
+    uint64_t ns = most(most(node->load.mean_task_ns, node->load.running_ns), node->expected_ns);
+
     return ns ? ns : global->mean_task_ns;
 }
 
@@ -150,6 +157,7 @@ static bool order(struct global *global, struct node *from, struct node *to, uin
     fifo_push(&global->orders, &move, sizeof(move));
     from->leaving += move.count;
     to->coming += move.count;
+    to->expected_ns = most(to->expected_ns, task_ns(global, from));
     classify(global, to);
     return true;
 }
@@ -216,7 +224,7 @@ static void give(struct global *global, struct node *from)
 static struct node *most_loaded(struct global *global)
 {
     struct set *loaded = &global->sets[LOADED];
-    struct node *most = NULL;
+    struct node *found = NULL;
     uint64_t most_ns = 0;
 
     for (uint32_t at = 0; at < loaded->count; at++) {
@@ -224,10 +232,10 @@ static struct node *most_loaded(struct global *global)
         uint64_t ns = work_ns(global, node);
         if (ns > most_ns && movable(node) > 0) {
             most_ns = ns;
-            most = node;
+            found = node;
         }
     }
-    return most;
+    return found;
 }
 
 /* A hungry node takes from the most loaded ones. */
@@ -278,6 +286,8 @@ bool global_report(struct global *global, uint32_t rank, const struct load *load
     node->load.mean_task_ns = least(load->mean_task_ns, TIME_MAX_NS);
     node->load.running_ns = least(load->running_ns, TIME_MAX_NS);
     node->given = (struct resources){0};
+    if (node->coming == 0) /* all are there, and begin to show in its own numbers */
+        node->expected_ns /= 2;
     if (load->mean_task_ns)
         global->mean_task_ns = global->mean_task_ns
                                    ? (7 * global->mean_task_ns + node->load.mean_task_ns) / 8

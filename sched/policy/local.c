@@ -481,6 +481,12 @@ static bool worth_reporting(const struct local *local, uint64_t wait, bool hungr
            now_ns - local->reported_ns >= local->options.report_ns;
 }
 
+static void look_at(struct local *local, uint64_t ns)
+{
+    if (ns < local->deadline_ns)
+        local->deadline_ns = ns;
+}
+
 void local_lane(struct local *local, const struct local_lane *lane, uint64_t now_ns)
 {
     uint64_t task_ns, wait;
@@ -511,15 +517,15 @@ void local_lane(struct local *local, const struct local_lane *lane, uint64_t now
         local->reported_ns = now_ns;
     }
     local->deadline_ns = UINT64_MAX;
-    if (idle != local->reported_idle)
-        local->deadline_ns = local->reported_ns + IDLE_REPORT_NS;
-    else if (lane->queued_count + local->queued_count > 0) {
+    if (lane->queued_count + local->queued_count > 0) { /* is it a queue of long tasks? */
         uint64_t look_ns = task_ns > FIRST_LOOK_NS ? task_ns : FIRST_LOOK_NS;
-        local->deadline_ns =
-            now_ns + (look_ns < local->options.report_ns ? look_ns : local->options.report_ns);
-    } else if (wait != local->reported_wait_ns) {
-        local->deadline_ns = local->reported_ns + local->options.report_ns;
+        look_at(local,
+                now_ns + (look_ns < local->options.report_ns ? look_ns : local->options.report_ns));
     }
+    if (idle != local->reported_idle)
+        look_at(local, local->reported_ns + IDLE_REPORT_NS);
+    if (wait != local->reported_wait_ns)
+        look_at(local, local->reported_ns + local->options.report_ns);
 }
 
 uint64_t local_deadline(const struct local *local)
