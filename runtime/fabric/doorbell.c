@@ -15,54 +15,21 @@
 #include <unistd.h>
 
 #include "fabric/auth.h"
+#include "fabric/talk.h"
 
-enum { MAGIC = 0x79726f6d, VERSION = 1, OUT_BYTES = 4096, IN_BYTES = 4096, EVENT_COUNT = 32 };
+enum { EVENT_COUNT = 32 };
 static const uint64_t tick_ns = 50 * 1000 * 1000; /* how often deadlines are looked at */
 
-struct hello {
-    uint32_t magic, version, from, to;
-    uint8_t nonce[AUTH_NONCE_BYTES];
-};
-
-struct answer {
-    uint8_t nonce[AUTH_NONCE_BYTES];
-    uint8_t proof[AUTH_PROOF_BYTES];
-};
-
-struct record {
-    uint8_t tag[AUTH_TAG_BYTES]; /* over everything behind it */
-    uint64_t sequence;           /* of this direction of this connection, from 0 */
-    uint16_t bytes;              /* behind the head */
-    uint8_t word, zero[5];
-    uint8_t data[];
-};
-
-static_assert(sizeof(struct hello) == 32 && sizeof(struct answer) == 48, "no padding");
-static_assert(sizeof(struct record) == 32, "no padding");
-static_assert(sizeof(struct record) + DOORBELL_RECORD_MAX <= IN_BYTES, "a record fits the buffer");
-
-/* What both sides said; a proof covers it with the name of the side that makes it. */
-struct said {
-    struct hello hello;
-    uint8_t nonce[AUTH_NONCE_BYTES];
-};
-
-enum link_state { LINK_CONNECTING, LINK_ANSWER, LINK_HELLO, LINK_PROOF, LINK_UP, LINK_DEAD };
+enum link_state { LINK_CONNECTING, LINK_STRANGER, LINK_ANSWER, LINK_UP, LINK_DEAD };
 
 struct link {
     struct link *next, **self; /* in doorbell.links, or in doorbell.dead; every link is in one */
     int fd;
     int failure; /* connect() said so at once */
     enum link_state state;
-    bool dialled;
-    uint32_t rank; /* of the peer; a stranger's is what it claims, once it has said HELLO */
-    uint64_t deadline_ns;
-    struct said said;
-    struct auth_key out_key, in_key;
-    uint64_t out_sequence, in_sequence;
-    size_t in_count, out_count;
     bool want_out; /* epoll is asked for EPOLLOUT */
-    uint8_t in[IN_BYTES], out[OUT_BYTES];
+    uint64_t deadline_ns;
+    struct talk talk;
 };
 
 struct peer {
@@ -79,7 +46,7 @@ struct doorbell {
     struct peer *peers;
     struct link *links; /* owned */
     struct link *dead;  /* owned; freed after the events that may still name them */
-    size_t stranger_count, dial_count;
+    size_t stranger_count;
     int epoll_fd, listen_fd, timer_fd;
     bool ticking;       /* some link has a deadline, some dial waits for its next try */
     bool listen_paused; /* no descriptor was free for a newcomer: taken up at the next tick */
@@ -173,7 +140,7 @@ enum moray_code doorbell_open(const struct doorbell_options *options, struct doo
 
 static bool is_stranger(const struct link *link)
 {
-    return link->state == LINK_HELLO || link->state == LINK_PROOF;
+    return link->state == LINK_STRANGER;
 }
 
 /* Takes a link out of everything; its memory goes once no event can name it. */
@@ -182,7 +149,7 @@ static void link_close(struct doorbell *doorbell, struct link *link)
     if (is_stranger(link)) {
         doorbell->stranger_count--;
     } else {
-        struct peer *peer = &doorbell->peers[link->rank];
+        struct peer *peer = &doorbell->peers[link->talk.rank];
         for (int i = 0; i < 2; i++)
             if (peer->up[i] == link)
                 peer->up[i] = NULL;
@@ -240,7 +207,8 @@ void doorbell_meet(struct doorbell *doorbell, const struct doorbell_address *add
         memcpy(doorbell->addresses, addresses, bytes);
 }
 
-static struct link *link_create(struct doorbell *doorbell, int fd, enum link_state state)
+static struct link *link_create(struct doorbell *doorbell, int fd, enum link_state state,
+                                uint32_t rank)
 {
     struct link *link = calloc(1, sizeof(*link));
     int on = 1;
@@ -252,15 +220,18 @@ static struct link *link_create(struct doorbell *doorbell, int fd, enum link_sta
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     link->fd = fd;
     link->state = state;
-    link->dialled = state == LINK_CONNECTING;
+    if (state == LINK_CONNECTING)
+        talk_dial(&link->talk, doorbell->options.rank, rank);
+    else
+        talk_listen(&link->talk, doorbell->options.rank);
     link->next = doorbell->links;
     link->self = &doorbell->links;
     if (link->next)
         link->next->self = &link->next;
     doorbell->links = link;
     doorbell->stranger_count += is_stranger(link);
-    link->want_out = link->dialled;
-    watch(doorbell, EPOLL_CTL_ADD, fd, EPOLLIN | (link->dialled ? EPOLLOUT : 0), link);
+    link->want_out = link->talk.dialled;
+    watch(doorbell, EPOLL_CTL_ADD, fd, EPOLLIN | (link->talk.dialled ? EPOLLOUT : 0), link);
     tick_start(doorbell);
     return link;
 }
@@ -279,8 +250,8 @@ static void rank_end(struct doorbell *doorbell, uint32_t rank, const char *reaso
  * until the limit (a listener that is short of time drops a stranger whose proof is late). */
 static void dial_failed(struct doorbell *doorbell, struct link *link, int failure)
 {
-    struct peer *peer = &doorbell->peers[link->rank];
-    uint32_t rank = link->rank;
+    struct peer *peer = &doorbell->peers[link->talk.rank];
+    uint32_t rank = link->talk.rank;
     char reason[128];
 
     link_close(doorbell, link);
@@ -299,11 +270,11 @@ static void dial_failed(struct doorbell *doorbell, struct link *link, int failur
 /* The link is of no more use. */
 static void link_end(struct doorbell *doorbell, struct link *link, int failure)
 {
-    uint32_t rank = link->rank;
+    uint32_t rank = link->talk.rank;
     bool up = link->state == LINK_UP;
     char reason[128];
 
-    if (link->dialled && !up) {
+    if (link->talk.dialled && !up) {
         dial_failed(doorbell, link, failure);
         return;
     }
@@ -326,7 +297,7 @@ static void stranger_refuse(struct doorbell *doorbell, struct link *link, const 
         inet_ntop(AF_INET, &from.sin_addr, text, sizeof(text));
     error_set(&error, MORAY_PROTOCOL, "a connection from %s was dropped: %s", text, why);
     doorbell->handler->refused(doorbell->handler->context, &error);
-    if (link->dialled)
+    if (link->talk.dialled)
         dial_failed(doorbell, link, 0);
     else
         link_close(doorbell, link);
@@ -335,29 +306,23 @@ static void stranger_refuse(struct doorbell *doorbell, struct link *link, const 
 /* Hands the kernel what is queued. Returns false if the link failed with it (errno). */
 static bool link_flush(struct doorbell *doorbell, struct link *link)
 {
-    while (link->out_count) {
-        ssize_t sent = send(link->fd, link->out, link->out_count, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (link->talk.out_count) {
+        ssize_t sent =
+            send(link->fd, link->talk.out, link->talk.out_count, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno != EAGAIN)
             return false;
         if (sent < 0)
             break;
-        link->out_count -= (size_t)sent;
-        memmove(link->out, link->out + sent, link->out_count);
+        link->talk.out_count -= (size_t)sent;
+        memmove(link->talk.out, link->talk.out + sent, link->talk.out_count);
     }
-    if (link->want_out != (link->out_count > 0)) {
-        link->want_out = link->out_count > 0;
+    if (link->want_out != (link->talk.out_count > 0)) {
+        link->want_out = link->talk.out_count > 0;
         watch(doorbell, EPOLL_CTL_MOD, link->fd, EPOLLIN | (link->want_out ? EPOLLOUT : 0), link);
     }
     return true;
-}
-
-static void link_put(struct link *link, const void *bytes, size_t count)
-{
-    assert(link->out_count + count <= OUT_BYTES);
-    memcpy(link->out + link->out_count, bytes, count);
-    link->out_count += count;
 }
 
 static void dial_start(struct doorbell *doorbell, uint32_t rank)
@@ -367,7 +332,7 @@ static void dial_start(struct doorbell *doorbell, uint32_t rank)
     struct sockaddr_in to = {
         .sin_family = AF_INET, .sin_addr.s_addr = address->ip, .sin_port = address->port};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct link *link = fd < 0 ? NULL : link_create(doorbell, fd, LINK_CONNECTING);
+    struct link *link = fd < 0 ? NULL : link_create(doorbell, fd, LINK_CONNECTING, rank);
 
     peer->again_ns = 0;
     if (!link) { /* out of descriptors or memory: perhaps not for long */
@@ -375,7 +340,6 @@ static void dial_start(struct doorbell *doorbell, uint32_t rank)
         tick_start(doorbell);
         return;
     }
-    link->rank = rank;
     link->deadline_ns = peer->dial_end_ns;
     peer->dial = link;
     /* A failure shows as an event of the socket, where a handler can be told of it. */
@@ -410,182 +374,84 @@ enum moray_code doorbell_tell(struct doorbell *doorbell, uint32_t rank, enum doo
                               const void *bytes, size_t count)
 {
     struct link *link = link_of(doorbell, rank);
-    uint8_t buffer[sizeof(struct record) + DOORBELL_RECORD_MAX];
-    struct record *record = (struct record *)buffer;
 
-    assert(count <= DOORBELL_RECORD_MAX);
     if (!link)
         return MORAY_UNAVAILABLE;
-    if (link->out_count + sizeof(*record) + count > OUT_BYTES)
+    if (!talk_put(&link->talk, word, bytes, count))
         return MORAY_BUSY;
-    *record = (struct record){
-        .sequence = link->out_sequence++, .bytes = (uint16_t)count, .word = (uint8_t)word};
-    if (count)
-        memcpy(record->data, bytes, count);
-    auth_tag(&link->out_key, &record->sequence, sizeof(*record) - AUTH_TAG_BYTES + count,
-             record->tag);
-    link_put(link, record, sizeof(*record) + count);
     /* A broken connection shows as an event of its socket, and its end is told from there. */
     if (!link_flush(doorbell, link))
-        link->out_count = 0;
+        link->talk.out_count = 0;
     return MORAY_OK;
 }
 
 static void link_up(struct doorbell *doorbell, struct link *link)
 {
-    struct peer *peer = &doorbell->peers[link->rank];
-    uint32_t me = doorbell->options.rank;
+    struct peer *peer = &doorbell->peers[link->talk.rank];
 
-    auth_derive(doorbell->secret, "moray doorbell", me, link->rank, &link->said, sizeof(link->said),
-                &link->out_key);
-    auth_derive(doorbell->secret, "moray doorbell", link->rank, me, &link->said, sizeof(link->said),
-                &link->in_key);
     doorbell->stranger_count -= is_stranger(link);
     link->state = LINK_UP;
     link->deadline_ns = 0;
-    if (link->dialled)
+    if (link->talk.dialled)
         peer->dial = NULL;
     peer->dial_end_ns = peer->again_ns = 0;
-    if (peer->up[!link->dialled]) /* it dialled once more: its former connection is of no use */
-        link_close(doorbell, peer->up[!link->dialled]);
-    peer->up[!link->dialled] = link;
-    doorbell->handler->up(doorbell->handler->context, link->rank);
+    if (peer->up[!link->talk
+                      .dialled]) /* it dialled once more: its former connection is of no use */
+        link_close(doorbell, peer->up[!link->talk.dialled]);
+    peer->up[!link->talk.dialled] = link;
+    doorbell->handler->up(doorbell->handler->context, link->talk.rank);
 }
 
-/* The listener's side: who is there, and does it know whom it talks to? */
-static const char *take_hello(struct doorbell *doorbell, struct link *link)
+/* Takes the handshake as far as it has come. Returns false if the link is gone. */
+static bool link_greet(struct doorbell *doorbell, struct link *link)
 {
-    struct answer answer;
+    bool moved = true;
 
-    memcpy(&link->said.hello, link->in, sizeof(link->said.hello));
-    if (link->said.hello.magic != MAGIC || link->said.hello.version != VERSION)
-        return "it does not speak this protocol";
-    if (link->said.hello.to != doorbell->options.rank ||
-        link->said.hello.from >= doorbell->options.rank_count ||
-        link->said.hello.from == doorbell->options.rank)
-        return "it takes this rank for another";
-    auth_random(answer.nonce, sizeof(answer.nonce));
-    memcpy(link->said.nonce, answer.nonce, sizeof(answer.nonce));
-    auth_prove(doorbell->secret, "listener", &link->said, sizeof(link->said), answer.proof);
-    link_put(link, &answer, sizeof(answer));
-    link->state = LINK_PROOF;
-    return NULL;
-}
-
-static const char *take_proof(struct doorbell *doorbell, struct link *link)
-{
-    uint8_t right[AUTH_PROOF_BYTES];
-
-    auth_prove(doorbell->secret, "dialler", &link->said, sizeof(link->said), right);
-    if (!auth_proof_equal(right, link->in))
-        return "it does not prove the job's secret";
-    if (doorbell->peers[link->said.hello.from].dropped)
-        return "its rank was given up";
-    link->rank = link->said.hello.from;
-    link_up(doorbell, link);
-    return NULL;
-}
-
-static const char *take_answer(struct doorbell *doorbell, struct link *link)
-{
-    const struct answer *answer = (const struct answer *)link->in;
-    uint8_t proof[AUTH_PROOF_BYTES];
-
-    memcpy(link->said.nonce, answer->nonce, sizeof(answer->nonce));
-    auth_prove(doorbell->secret, "listener", &link->said, sizeof(link->said), proof);
-    if (!auth_proof_equal(proof, answer->proof))
-        return "it does not prove the job's secret";
-    auth_prove(doorbell->secret, "dialler", &link->said, sizeof(link->said), proof);
-    link_put(link, proof, sizeof(proof));
-    link_up(doorbell, link);
-    return NULL;
-}
-
-static void say_hello(struct doorbell *doorbell, struct link *link)
-{
-    link->said.hello = (struct hello){
-        .magic = MAGIC, .version = VERSION, .from = doorbell->options.rank, .to = link->rank};
-    auth_random(link->said.hello.nonce, sizeof(link->said.hello.nonce));
-    link_put(link, &link->said.hello, sizeof(link->said.hello));
-    link->state = LINK_ANSWER;
-}
-
-/* Tells the first record in the buffer. Returns its length; 0: not whole yet; SIZE_MAX: refused. */
-static size_t take_record(struct doorbell *doorbell, struct link *link, const uint8_t *at,
-                          size_t count)
-{
-    struct record record;
-    _Alignas(8) uint8_t data[DOORBELL_RECORD_MAX];
-    size_t bytes;
-
-    if (count < sizeof(record))
-        return 0;
-    memcpy(&record, at, sizeof(record));
-    if (record.bytes > DOORBELL_RECORD_MAX)
-        return SIZE_MAX;
-    bytes = sizeof(record) + record.bytes;
-    if (count < bytes)
-        return 0;
-    if (record.sequence != link->in_sequence ||
-        !auth_check(&link->in_key, at + AUTH_TAG_BYTES, bytes - AUTH_TAG_BYTES, record.tag))
-        return SIZE_MAX;
-    link->in_sequence++;
-    memcpy(data, at + sizeof(record), record.bytes);
-    doorbell->handler->record(doorbell->handler->context, link->rank, record.word, data,
-                              record.bytes);
-    return bytes;
-}
-
-/* A proven connection that brings a record that is not: somebody sits in between. It is ended. */
-static bool take_records(struct doorbell *doorbell, struct link *link)
-{
-    size_t taken = 0, bytes;
-
-    while ((bytes = take_record(doorbell, link, link->in + taken, link->in_count - taken)) != 0) {
-        if (bytes == SIZE_MAX) {
-            struct moray_error error;
-            error_set(&error, MORAY_PROTOCOL,
-                      "a record on the connection to rank %u was dropped: it is not proven",
-                      link->rank);
-            doorbell->handler->refused(doorbell->handler->context, &error);
-            link_end(doorbell, link, EPROTO);
-            return false;
-        }
-        taken += bytes;
-    }
-    link->in_count -= taken;
-    memmove(link->in, link->in + taken, link->in_count);
-    return true;
-}
-
-/* Takes what has come, as far as it is whole. Returns false if the link is gone. */
-static bool link_take(struct doorbell *doorbell, struct link *link)
-{
-    static const size_t wanted[] = {[LINK_HELLO] = sizeof(struct hello),
-                                    [LINK_ANSWER] = sizeof(struct answer),
-                                    [LINK_PROOF] = AUTH_PROOF_BYTES};
-
-    while (link->state != LINK_UP && link->in_count >= wanted[link->state]) {
-        size_t bytes = wanted[link->state];
-        const char *why = link->state == LINK_HELLO    ? take_hello(doorbell, link)
-                          : link->state == LINK_ANSWER ? take_answer(doorbell, link)
-                                                       : take_proof(doorbell, link);
+    while (moved) {
+        const char *why =
+            talk_step(&link->talk, doorbell->secret, doorbell->options.rank_count, &moved);
+        if (!why && link->talk.state == TALK_UP && doorbell->peers[link->talk.rank].dropped)
+            why = "its rank was given up";
         if (why) {
             stranger_refuse(doorbell, link, why);
             return false;
         }
-        link->in_count -= bytes;
-        memmove(link->in, link->in + bytes, link->in_count);
-        if (!link_flush(doorbell, link)) {
-            link_end(doorbell, link, errno);
-            return false;
-        }
     }
-    return link->state != LINK_UP || take_records(doorbell, link);
+    if (!link_flush(doorbell, link)) {
+        link_end(doorbell, link, errno);
+        return false;
+    }
+    if (link->talk.state == TALK_UP)
+        link_up(doorbell, link);
+    return true;
+}
+
+/* Tells the records that are whole. One that is not proven ends the connection: somebody sits in
+ * between. Returns false if the link is gone. */
+static bool link_records(struct doorbell *doorbell, struct link *link)
+{
+    _Alignas(8) uint8_t data[DOORBELL_RECORD_MAX];
+    const struct doorbell_handler *handler = doorbell->handler;
+    enum doorbell_word word;
+    struct moray_error error;
+    size_t count;
+    int had;
+
+    while ((had = talk_take(&link->talk, &word, data, &count)) > 0)
+        handler->record(handler->context, link->talk.rank, word, data, count);
+    if (had == 0)
+        return true;
+    error_set(&error, MORAY_PROTOCOL,
+              "a record on the connection to rank %u was dropped: it is not proven",
+              link->talk.rank);
+    handler->refused(handler->context, &error);
+    link_end(doorbell, link, EPROTO);
+    return false;
 }
 
 static void link_event(struct doorbell *doorbell, struct link *link, uint32_t events)
 {
+    struct talk *talk = &link->talk;
     ssize_t had;
 
     if (link->state == LINK_CONNECTING) {
@@ -596,7 +462,7 @@ static void link_event(struct doorbell *doorbell, struct link *link, uint32_t ev
             link_end(doorbell, link, failure);
             return;
         }
-        say_hello(doorbell, link);
+        link->state = LINK_ANSWER;
     }
     if ((events & EPOLLOUT) && !link_flush(doorbell, link)) {
         link_end(doorbell, link, errno);
@@ -605,15 +471,18 @@ static void link_event(struct doorbell *doorbell, struct link *link, uint32_t ev
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
         return;
     for (int round = 0; round < 4; round++) { /* a bound: others wait as well */
-        had = recv(link->fd, link->in + link->in_count, IN_BYTES - link->in_count, MSG_DONTWAIT);
+        had =
+            recv(link->fd, talk->in + talk->in_count, TALK_IN_BYTES - talk->in_count, MSG_DONTWAIT);
         if (had < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (had <= 0) {
             link_end(doorbell, link, had < 0 ? errno : 0);
             return;
         }
-        link->in_count += (size_t)had;
-        if (!link_take(doorbell, link))
+        talk->in_count += (size_t)had;
+        if (link->state != LINK_UP && !link_greet(doorbell, link))
+            return;
+        if (link->state == LINK_UP && !link_records(doorbell, link))
             return;
     }
 }
@@ -635,7 +504,7 @@ static void listen_event(struct doorbell *doorbell)
             close(fd);
             continue;
         }
-        link = link_create(doorbell, fd, LINK_HELLO);
+        link = link_create(doorbell, fd, LINK_STRANGER, 0);
         if (link)
             link->deadline_ns = now_ns() + DOORBELL_STRANGER_MS * (uint64_t)1000000;
     }
