@@ -333,8 +333,8 @@ START_TEST(version_1_has_a_hierarchy_a_controller)
              "31 30 0:27 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
              "32 30 0:28 /docker/abc /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n"
              "33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n");
-    put_file("/sys/fs/cgroup/memory/inner/memory.limit_in_bytes", "9223372036854771712\n");
-    put_file("/sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n");
+    put_file("/sys/fs/cgroup/memory/inner/memory.limit_in_bytes", "2147483648\n");
+    put_file("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
     put_file("/sys/fs/cgroup/pids/a/pids.max", "max\n");
     ck_assert_uint_eq(limits_memory_at(root, NULL), 2 * GIB);
     ck_assert_uint_eq(limits_processes_at(root), UINT64_MAX);
