@@ -1,5 +1,6 @@
 #include "node/guard.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -213,6 +214,18 @@ void guard_thread(void)
         sigaltstack(&stack, NULL);
 }
 
+/* Libraries of fabrics (libinfinipath, libpsm2), which libfabric brings along, catch faults as they are
+ * loaded, print addresses and exit with status 1: then nobody would learn of the signal. */
+static bool is_fabric_library(const struct sigaction *action)
+{
+    Dl_info where;
+
+    if (action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN ||
+        !dladdr((void *)(uintptr_t)action->sa_sigaction, &where) || !where.dli_fname)
+        return false;
+    return strstr(where.dli_fname, "/libinfinipath.") || strstr(where.dli_fname, "/libpsm2.");
+}
+
 void guard_install(const struct guard_options *options)
 {
     struct sigaction action = {.sa_sigaction = on_signal,
@@ -226,6 +239,9 @@ void guard_install(const struct guard_options *options)
         return;
     guard.is_installed = true;
     sigemptyset(&action.sa_mask);
-    for (int i = 0; i < GUARDED_COUNT; i++)
+    for (int i = 0; i < GUARDED_COUNT; i++) {
         sigaction(guarded[i].number, &action, &guard.before[i]);
+        if (is_fabric_library(&guard.before[i]))
+            guard.before[i] = (struct sigaction){.sa_handler = SIG_DFL};
+    }
 }

@@ -51,9 +51,10 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 143' INT TERM HUP
 
+line_of() { { tr '\0' ' ' < "/proc/$1/cmdline"; } 2>/dev/null; }
 name_of() { cat "/proc/$1/comm" 2>/dev/null; }
-rank_of() { tr '\0' '\n' < "/proc/$1/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p'; }
-parent_of() { sed -n 's/^PPid:\t//p' "/proc/$1/status"; }
+rank_of() { { tr '\0' '\n' < "/proc/$1/environ"; } 2>/dev/null | sed -n 's/^OMPI_COMM_WORLD_RANK=//p'; }
+parent_of() { sed -n 's/^PPid:\t//p' "/proc/$1/status" 2>/dev/null; }
 
 # The process that is meant by a word: moray, launcher, rank N, zygote N (that of rank N).
 find_process() {
@@ -77,7 +78,7 @@ find_process() {
 left() {
     local pid
     for pid in $(processes); do
-        echo "process $pid $(name_of "$pid") $(tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null)"
+        echo "process $pid $(name_of "$pid") $(line_of "$pid")"
         grep -ho '/memfd:moray[^ ]*' "/proc/$pid/maps" 2>/dev/null | sort -u | sed 's/^/memory /'
     done
     if [ -n "${HOSTS_DIR:-}" ]; then
@@ -124,7 +125,7 @@ ends() {
     until left=$(left); [ -z "$left" ] || [ $(($(now_ms) - begin_ms)) -gt "$limit_ms" ]; do sleep 0.05; done
     [ -z "$left" ] || wrong="$wrong after $((limit_ms / 1000)) s there is still: $left;"
     for pid in $(processes); do kill -9 "$pid" 2>/dev/null; done
-    wait $job 2>/dev/null || code=$?
+    { wait $job || code=$?; } 2>/dev/null
     case $status in
     any) ;;
     failed) [ "$code" != 0 ] || wrong="$wrong it failed, and the exit status is 0;" ;;
