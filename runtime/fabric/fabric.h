@@ -2,7 +2,7 @@
  * What crosses ranks: messages, one-sided reads between arenas, and the news of a lost rank.
  *
  *     agent ──fabric_send──▶ stream (frames, order, MAC) ──▶ ofi: fi_send    mpi: MPI_Isend
- *       │ ──fabric_read──▶ pieces of 1 MiB, 8 in flight  ──▶ ofi: fi_read    mpi: MPI_Rget
+ *       │ ──fabric_read──▶ pieces, several in flight      ──▶ ofi: fi_read    mpi: MPI_Rget
  *       │                                                      doorbell: TCP between agents
  *       ◀──fabric_poll── message · read_done · lost · refused · failed
  *
@@ -79,8 +79,8 @@ struct fabric_options { /* zeros are the defaults */
     const uint8_t *secret;      /* FABRIC_SECRET_BYTES, the same everywhere; NULL: rank 0 makes one
                                   and `bootstrap` broadcasts it */
     size_t in_flight_bytes_max; /* unsent bytes a peer; 0: 8 MiB */
-    size_t read_piece_bytes;    /* a read's piece; 0: 1 MiB */
-    uint32_t read_pieces_max;   /* pieces in flight; 0: 8 */
+    size_t read_piece_bytes;    /* a read's piece; 0: 1 MiB (ofi), 4 MiB (mpi) */
+    uint32_t read_pieces_max;   /* pieces in flight; 0: 8 (ofi), 4 (mpi) */
     uint32_t connect_limit_ms;  /* a rank not reached within it is lost; 0: 10 s */
     struct fabric_bootstrap bootstrap;
 };

@@ -33,12 +33,7 @@ static struct ofi *ofi_of(struct fabric *fabric)
     return (struct ofi *)fabric;
 }
 
-static bool is_alive(const struct ofi *ofi, uint32_t rank)
-{
-    return ofi->base.ranks[rank].state == FABRIC_RANK_ALIVE;
-}
-
-static void rank_fail(struct ofi *ofi, uint32_t rank, const char *what, int result)
+void ofi_rank_fail(struct ofi *ofi, uint32_t rank, const char *what, int result)
 {
     char reason[128];
 
@@ -137,28 +132,28 @@ static void take_over(struct ofi *ofi)
              ofi->info->fabric_attr->prov_name);
     for (uint32_t rank = 0; rank < ofi->base.options.rank_count; rank++) {
         struct ofi_name *name = ofi->names[rank];
-        if (is_alive(ofi, rank) && doorbell_up(ofi->base.doorbell, rank))
+        if (ofi_is_alive(ofi, rank) && doorbell_up(ofi->base.doorbell, rank))
             tell_address(ofi, rank);
-        if (is_alive(ofi, rank) && name)
+        if (ofi_is_alive(ofi, rank) && name)
             address_insert(ofi, rank, name->data, name->bytes);
         free(name);
         ofi->names[rank] = NULL;
     }
 }
 
-static bool is_working(const struct ofi *ofi)
+bool ofi_is_working(const struct ofi *ofi)
 {
     return ofi->started && ofi->state == OFI_READY;
 }
 
 static bool ofi_ready(const struct fabric *fabric)
 {
-    return is_working((const struct ofi *)fabric);
+    return ofi_is_working((const struct ofi *)fabric);
 }
 
 static void ofi_up(struct fabric *fabric, uint32_t rank)
 {
-    if (is_working(ofi_of(fabric)))
+    if (ofi_is_working(ofi_of(fabric)))
         tell_address(ofi_of(fabric), rank);
 }
 
@@ -169,7 +164,7 @@ static void ofi_address(struct fabric *fabric, uint32_t rank, const void *bytes,
 
     if (ofi->addresses[rank] != FI_ADDR_NOTAVAIL || ofi->names[rank])
         return; /* told once more on a second connection */
-    if (is_working(ofi)) {
+    if (ofi_is_working(ofi)) {
         address_insert(ofi, rank, bytes, count);
         return;
     }
@@ -214,11 +209,6 @@ void ofi_receive_post(struct ofi *ofi, struct ofi_receive *receive)
     ofi->unposted = receive;
 }
 
-static bool wants_descriptors(const struct ofi *ofi)
-{
-    return ofi->info->domain_attr->mr_mode & FI_MR_LOCAL;
-}
-
 /* The registration of a slot's memory, made when it is first posted. */
 static int slot_describe(struct ofi *ofi, struct stream_slot *slot, void **descriptor)
 {
@@ -226,7 +216,7 @@ static int slot_describe(struct ofi *ofi, struct stream_slot *slot, void **descr
     int result = 0;
 
     *descriptor = NULL;
-    if (!wants_descriptors(ofi))
+    if (!ofi_wants_descriptors(ofi))
         return 0;
     if (!slot->descriptor) {
         struct fid_mr *mr = NULL;
@@ -266,7 +256,7 @@ static void frames_post(struct ofi *ofi, uint32_t rank)
     void *descriptor;
     ssize_t result = 0;
 
-    if (ofi->addresses[rank] == FI_ADDR_NOTAVAIL || !is_alive(ofi, rank))
+    if (ofi->addresses[rank] == FI_ADDR_NOTAVAIL || !ofi_is_alive(ofi, rank))
         return;
     while (!result && (slot = stream_first(ofi->base.stream, rank))) {
         result = slot_describe(ofi, slot, &descriptor);
@@ -282,79 +272,7 @@ static void frames_post(struct ofi *ofi, uint32_t rank)
     if (result == -FI_EAGAIN)
         frame_again(ofi, rank);
     else if (result)
-        rank_fail(ofi, rank, "send to", (int)-result);
-}
-
-static bool rank_readable(void *context, uint32_t rank)
-{
-    struct ofi *ofi = context;
-
-    return ofi->addresses[rank] != FI_ADDR_NOTAVAIL && is_alive(ofi, rank);
-}
-
-/* The registration of what a piece reads into: the arena's regions, or one of its own. */
-static int piece_describe(struct ofi *ofi, struct reads_piece *piece, void **descriptor)
-{
-    const uint8_t *arena = ofi->base.options.arena;
-    uint64_t offset = (uint64_t)(piece->local - arena);
-    struct ofi_region *region;
-    struct fid_mr *mr = NULL;
-    int result = 0;
-
-    *descriptor = NULL;
-    piece->request[0] = piece->request[1] = 0;
-    if (!wants_descriptors(ofi))
-        return 0;
-    if (arena && piece->local >= arena && offset + piece->bytes <= ofi->base.options.arena_bytes) {
-        region = ofi_region_hold(ofi, offset, piece->bytes, &result);
-        if (!region)
-            return result;
-        piece->request[1] = region->key;
-        *descriptor = fi_mr_desc(region->mr);
-        return 0;
-    }
-    result = ofi_register(ofi, piece->local, piece->bytes, FI_READ, &mr);
-    if (result)
-        return result;
-    piece->request[0] = (uint64_t)(uintptr_t)mr;
-    *descriptor = fi_mr_desc(mr);
-    return 0;
-}
-
-static void piece_forget(struct ofi *ofi, struct reads_piece *piece)
-{
-    struct fid_mr *mr = (struct fid_mr *)(uintptr_t)piece->request[0];
-
-    if (mr)
-        fi_close(&mr->fid);
-    else if (wants_descriptors(ofi) && piece->request[1])
-        ofi_region_drop(ofi, piece->request[1]);
-}
-
-static void pieces_post(struct ofi *ofi)
-{
-    struct reads_piece *piece;
-    void *descriptor;
-    ssize_t result;
-
-    while ((piece = reads_next(ofi->base.reads, rank_readable, ofi))) {
-        piece->kind = OFI_PIECE;
-        result = piece_describe(ofi, piece, &descriptor);
-        if (!result) {
-            result = fi_read(ofi->ep, piece->local, piece->bytes, descriptor,
-                             ofi->addresses[piece->rank], piece->address + piece->offset,
-                             piece->key, piece->context);
-            if (result)
-                piece_forget(ofi, piece);
-        }
-        if (!result)
-            continue;
-        uint32_t rank = piece->rank;
-        reads_back(ofi->base.reads, piece);
-        if (result != -FI_EAGAIN)
-            rank_fail(ofi, rank, "read from", (int)-result);
-        return;
-    }
+        ofi_rank_fail(ofi, rank, "send to", (int)-result);
 }
 
 static void ofi_post(struct fabric *fabric, uint32_t rank)
@@ -362,7 +280,7 @@ static void ofi_post(struct fabric *fabric, uint32_t rank)
     struct ofi *ofi = ofi_of(fabric);
     const uint32_t *waiting;
 
-    if (!is_working(ofi))
+    if (!ofi_is_working(ofi))
         return;
     if (rank != UINT32_MAX) {
         frames_post(ofi, rank);
@@ -371,7 +289,7 @@ static void ofi_post(struct fabric *fabric, uint32_t rank)
     /* From the end: a rank whose queue empties is replaced by the last one. */
     for (size_t i = stream_waiting(fabric->stream, &waiting); i-- > 0;)
         frames_post(ofi, waiting[i]);
-    pieces_post(ofi);
+    ofi_pieces_post(ofi);
 }
 
 /* ---- Polling ---- */
@@ -398,7 +316,7 @@ static void event(struct ofi *ofi, const struct fi_cq_msg_entry *entry)
     case OFI_PIECE: {
         struct reads_piece *piece =
             (struct reads_piece *)((uint8_t *)context - offsetof(struct reads_piece, context));
-        piece_forget(ofi, piece);
+        ofi_piece_forget(ofi, piece);
         reads_done(ofi->base.reads, piece, true);
         return;
     }
@@ -417,13 +335,13 @@ static void event_failed(struct ofi *ofi)
     if (context[8] == OFI_SEND) {
         struct stream_slot *slot =
             (struct stream_slot *)((uint8_t *)context - offsetof(struct stream_slot, context));
-        rank_fail(ofi, slot->rank, "send to", entry.err);
+        ofi_rank_fail(ofi, slot->rank, "send to", entry.err);
         stream_sent(ofi->base.stream, slot);
     } else if (context[8] == OFI_PIECE) {
         struct reads_piece *piece =
             (struct reads_piece *)((uint8_t *)context - offsetof(struct reads_piece, context));
-        rank_fail(ofi, piece->rank, "read from", entry.err);
-        piece_forget(ofi, piece);
+        ofi_rank_fail(ofi, piece->rank, "read from", entry.err);
+        ofi_piece_forget(ofi, piece);
         reads_done(ofi->base.reads, piece, false);
     } else if (entry.err != FI_ECANCELED) { /* too long a message, or half of one */
         struct moray_error error;
@@ -458,7 +376,7 @@ static size_t ofi_poll(struct fabric *fabric)
         take_over(ofi);
         work++;
     }
-    if (!is_working(ofi))
+    if (!ofi_is_working(ofi))
         return work;
     for (int round = 0; round < ROUNDS_MAX; round++) {
         ssize_t count = fi_cq_read(ofi->cq, entries, EVENTS_MAX);
@@ -488,7 +406,7 @@ static bool ofi_may_sleep(struct fabric *fabric)
     struct fid *queue;
     const uint32_t *waiting;
 
-    if (!is_working(ofi))
+    if (!ofi_is_working(ofi))
         return ofi->started || atomic_load(&ofi->state) == OFI_DISCOVERING;
     queue = &ofi->cq->fid;
     if (fi_trywait(ofi->fabric, &queue, 1) != 0)
@@ -505,34 +423,6 @@ static void ofi_fence(struct fabric *fabric, uint32_t rank)
     if (ofi->addresses[rank] != FI_ADDR_NOTAVAIL)
         fi_av_remove(ofi->av, &ofi->addresses[rank], 1, 0);
     ofi->addresses[rank] = FI_ADDR_NOTAVAIL;
-}
-
-/* ---- Windows ---- */
-
-static enum moray_code ofi_expose(struct fabric *fabric, uint64_t offset, uint64_t bytes,
-                                  struct fabric_window *window, struct moray_error *error)
-{
-    struct ofi *ofi = ofi_of(fabric);
-    struct ofi_region *region;
-    int failure = 0;
-
-    if (!is_working(ofi))
-        return error_set(error, MORAY_BUSY, "libfabric's discovery is under way");
-    region = ofi_region_hold(ofi, offset, bytes, &failure);
-    if (!region)
-        return error_set(error, MORAY_FULL,
-                         "%" PRIu64 " bytes of the arena cannot be registered: %s (ulimit -l?)",
-                         bytes, fi_strerror(-failure));
-    *window = (struct fabric_window){
-        .address = offset - region->offset, .key = region->key, .bytes = bytes};
-    if (ofi->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR)
-        window->address = (uint64_t)(uintptr_t)fabric->options.arena + offset;
-    return MORAY_OK;
-}
-
-static void ofi_conceal(struct fabric *fabric, const struct fabric_window *window)
-{
-    ofi_region_drop(ofi_of(fabric), window->key);
 }
 
 const struct fabric_ops fabric_ofi = {

@@ -82,6 +82,34 @@ struct ofi {
     uint64_t region_clock;
 };
 
+static inline bool ofi_is_alive(const struct ofi *ofi, uint32_t rank)
+{
+    return ofi->base.ranks[rank].state == FABRIC_RANK_ALIVE;
+}
+
+/* Whether memory of ours must be registered before it is posted. */
+static inline bool ofi_wants_descriptors(const struct ofi *ofi)
+{
+    return ofi->info->domain_attr->mr_mode & FI_MR_LOCAL;
+}
+
+/** Whether the endpoint is the agent's by now. */
+bool ofi_is_working(const struct ofi *ofi);
+
+/** Gives a rank up for what libfabric said (a positive fi_errno). */
+void ofi_rank_fail(struct ofi *ofi, uint32_t rank, const char *what, int result);
+
+/** Posts pieces while there are any and they go. */
+void ofi_pieces_post(struct ofi *ofi);
+
+/** Gives back what was registered for a piece. */
+void ofi_piece_forget(struct ofi *ofi, struct reads_piece *piece);
+
+/** fabric_expose() and fabric_conceal(). */
+enum moray_code ofi_expose(struct fabric *fabric, uint64_t offset, uint64_t bytes,
+                           struct fabric_window *window, struct moray_error *error);
+void ofi_conceal(struct fabric *fabric, const struct fabric_window *window);
+
 /** Starts the thread. */
 enum moray_code ofi_setup_start(struct ofi *ofi, struct moray_error *error);
 

@@ -29,8 +29,8 @@ struct reads;
 /** Owner: the module; from reads_next() to reads_done() or reads_back() the carrier. */
 struct reads_piece {
     struct reads_piece *next, *made; /* in the list of those free, and of all ever made */
-    uint64_t context[8]; /* the carrier's (fi_context2) */
-    uint64_t kind;       /* the carrier's, behind its context */
+    uint64_t context[8];             /* the carrier's (fi_context2) */
+    uint64_t kind;                   /* the carrier's, behind its context */
     struct read *read;
     uint32_t rank;
     uint64_t address, key; /* the window's, as granted */
