@@ -135,7 +135,7 @@ bool zygote_stop(struct zygote *zygote, unsigned limit_ms);
 const struct process_order *process_self(void);
 
 /** Whether the zygote is gone, so that this process should end at once: asked at every rescue of a
- *  sleep (1 s). Always false in the rank. Cost: one system call. Threads: any. */
+ *  sleep (1 s). Always false in the rank. Cost: two system calls. Threads: any. */
 bool process_is_orphan(void);
 
 /** Takes in the peers' descriptors that were passed to this process, until window `local_rank` is
