@@ -124,10 +124,13 @@ static void advise(char *start, size_t control_bytes, size_t bytes)
     madvise(start + control_bytes, bytes - control_bytes, MADV_HUGEPAGE);
 }
 
-/* Maps one half of a window over its reservation. */
+/* Maps one half of a window over its reservation. Of hugetlb pages the kernel must promise enough now
+ * (so no MAP_NORESERVE), or a first touch would be a SIGBUS. */
 static bool map_half(uintptr_t address, size_t bytes, int protection, int fd, size_t control_bytes)
 {
-    if (mmap((void *)address, bytes, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) ==
+    int reserve_flag = pages == WINDOW_HUGETLB ? 0 : MAP_NORESERVE;
+
+    if (mmap((void *)address, bytes, protection, MAP_SHARED | MAP_FIXED | reserve_flag, fd, 0) ==
         MAP_FAILED)
         return false;
     advise((char *)address, control_bytes, bytes);
@@ -201,10 +204,9 @@ static bool make_own_with(size_t bytes, unsigned flags)
 
 static enum moray_code make_own(size_t bytes, struct moray_error *error)
 {
-    if (options->hugetlb && make_own_with(bytes, MFD_HUGETLB)) {
-        pages = WINDOW_HUGETLB;
+    pages = WINDOW_HUGETLB;
+    if (options->hugetlb && make_own_with(bytes, MFD_HUGETLB))
         return MORAY_OK;
-    }
     pages = pages_of_shmem();
     if (make_own_with(bytes, 0))
         return MORAY_OK;

@@ -248,6 +248,19 @@ START_TEST(absurd_sizes_are_errors)
 }
 END_TEST
 
+/* Where the machine has no such pages set aside, as a rule. */
+START_TEST(too_few_hugetlb_pages_fall_back)
+{
+    struct window_options options = {
+        .local_rank = 0, .local_count = 1, .bytes = 64 * MIB, .hugetlb = true};
+
+    ck_assert_int_eq(window_open(&options, &error), MORAY_OK);
+    memset(window_of(0)->rw, 1, 64 * MIB);
+    ck_assert_int_eq(window_of(0)->ro[63 * MIB], 1);
+    window_close();
+}
+END_TEST
+
 START_TEST(the_default_is_a_share_of_the_limit)
 {
     uint64_t limit = window_memory_limit(NULL);
@@ -358,6 +371,7 @@ int main(void)
     tcase_add_test(laws, bad_peers_are_refused);
     tcase_add_test(laws, a_read_only_descriptor_stays_read_only);
     tcase_add_test(laws, absurd_sizes_are_errors);
+    tcase_add_test(laws, too_few_hugetlb_pages_fall_back);
     tcase_add_test(laws, the_default_is_a_share_of_the_limit);
     suite_add_tcase(suite, laws);
     tcase_add_checked_fixture(machines, make_root, remove_root);
