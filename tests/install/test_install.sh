@@ -38,7 +38,9 @@ export PKG_CONFIG_PATH=$work/pc
 libraries=$(dirname "$(installed libmoray.so)")
 read -ra flags <<< "$(pkg-config --cflags moray)"
 read -ra shared <<< "$(pkg-config --libs moray)"
-read -ra needed <<< "$(pkg-config --static --libs moray | sed 's/-lmoray\b//')"
+# The archive of Moray, but the shared libraries of others: few sites have those as archives.
+read -ra requires <<< "$(pkg-config --print-requires-private moray | tr '\n' ' ')"
+read -ra needed <<< "$(pkg-config --libs "${requires[@]}") $(sed -n 's/^Libs.private: //p' "$pc")"
 
 want_version=$("$build/moray" version | cut -d' ' -f2)
 tap_output 10 "pkg-config says the version" "$want_version" pkg-config --modversion moray
