@@ -120,6 +120,49 @@ typedef struct {
 /** In an options struct: the default, yes, or no. */
 enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
 
+/* ---- Defining tasks and actors, and calling them --------------------------------------------------
+ *
+ * MORAY_TASK(R, name, (T, parameter)...) { body }
+ *     A task with up to 10 parameters, at file scope. R may be void, or moray_buffer for a big result
+ *     that is written in place. A parameter is a value of any size that can be copied as bytes; a
+ *     moray_view (an object of any type, read in place); a moray_future (a reference, unresolved); or a
+ *     handle. Pointers and moray_ref are refused by the compiler. The name is the task's identity in
+ *     the job, so it is unique in the program.
+ * MORAY_TASK_RESULTS(name, ((T, result)...), (T, parameter)...) { body }
+ *     Several results, each an object of its own. The body returns a name_results; a call gives a
+ *     name_refs, whose members are references.
+ *
+ * MORAY_ACTOR(class, (T, member)...);                     the state; zeroed at the start
+ * MORAY_CONSTRUCTOR(class, (T, parameter)...) { body }    may be left out; moray_fail() reports failure
+ * MORAY_METHOD(R, class, name, (T, parameter)...) { body }    has `self`, a pointer to the state
+ * MORAY_DESTRUCTOR(class) { body }                        runs at a clean end, not when killed
+ *     A handle has the type class_actor. A type of 16 bytes whose name ends in _actor is a handle.
+ *
+ * moray_call(name, argument...), moray_call_with((.cores = 2), name, argument...)
+ *     Submits a task and returns at once with a moray_ref (or name_refs). A reference may stand for any
+ *     argument: the task waits for it, and fails if it failed. Methods: moray_call(class_name, handle,
+ *     argument...). A call with a wrong count or kind of arguments does not compile. The arguments are
+ *     evaluated once each. In C, a compound literal as an argument needs parentheses around it, a bit
+ *     field a unary plus before it. Owner: the caller holds each reference.
+ *     Errors (null reference): MORAY_INVALID, MORAY_STALE, MORAY_BUSY, MORAY_WRONG_STATE.
+ * moray_new(class, argument...), moray_new_with((.name = "x"), class, argument...)
+ *     Makes an actor and returns at once with its handle, held. Errors (null handle): as moray_call.
+ *
+ * A program of several files: in a header, each with the same list and a semicolon,
+ *     MORAY_DECLARE_TASK(R, name, ...);  MORAY_DECLARE_TASK_RESULTS(name, (...), ...);
+ *     MORAY_DECLARE_ACTOR(class);  MORAY_DECLARE_CONSTRUCTOR(class, ...);
+ *     MORAY_DECLARE_METHOD(R, class, name, ...);
+ * and in one file that includes it MORAY_DEFINE_TASK, MORAY_DEFINE_TASK_RESULTS, MORAY_DEFINE_ACTOR,
+ * MORAY_DEFINE_CONSTRUCTOR, MORAY_DEFINE_METHOD in place of the short forms.
+ *
+ * MORAY_REFS(type, member...);
+ *     Values of this type contain references or handles in these members, and keep them alive. The type
+ *     is a typedef's name. Bytes that merely look like a reference keep nothing alive.
+ *
+ * C++: the same. Parameters, results and states must be trivially copyable; an exception that leaves a
+ * body is the task's error.
+ */
+
 /* ---- Options ------------------------------------------------------------------------------------- */
 
 /** How a task or a call of a method is to run: moray_call_with((.cores = 2, .name = "mesh"), f, ...).
@@ -394,8 +437,8 @@ enum moray_code moray_next(moray_subscription *subscription, void *data, size_t 
 void moray_unsubscribe(moray_subscription *subscription); /* NULL is allowed */
 
 /* ==================================================================================================
- * The machinery of the macros. A program uses only what lies above and the names below that begin with
- * a small letter after MORAY_ in the text above; the rest may change from version to version.
+ * Below: the functions beneath the macros, and the machinery of the macros. A program uses none of it
+ * directly; a wrapper for another language uses the functions.
  *
  *     MORAY_TASK(int64_t, add, (int64_t, a), (int64_t, b)) { ... }      leaves behind, at file scope:
  *
@@ -588,155 +631,81 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 #define MORAY_DEC_13 12
 #define MORAY_DEC_14 13
 
-#define MORAY_EACH_1(m, c, head)
-#define MORAY_EACH_2(m, c, head, p0) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
-#define MORAY_EACH_3(m, c, head, p0, p1) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)) MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))
-#define MORAY_EACH_4(m, c, head, p0, p1, p2) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))    \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))
-#define MORAY_EACH_5(m, c, head, p0, p1, p2, p3) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))        \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))        \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
-#define MORAY_EACH_6(m, c, head, p0, p1, p2, p3, p4) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))            \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))            \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))            \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
-#define MORAY_EACH_7(m, c, head, p0, p1, p2, p3, p4, p5) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                \
-    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
-#define MORAY_EACH_8(m, c, head, p0, p1, p2, p3, p4, p5, p6)                    \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                       \
-    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
-#define MORAY_EACH_9(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)                \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                       \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                       \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                       \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                       \
-    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)) \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
-#define MORAY_EACH_10(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8)               \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                           \
-    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
-            MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
-#define MORAY_EACH_11(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)           \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                           \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                           \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                           \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                           \
-    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))     \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)) \
-            MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
-#define MORAY_EACH_12(m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10)          \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))                                               \
-    MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))                                               \
-    MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))                                               \
-    MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))                                               \
-    MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))         \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))     \
-            MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)) \
-                MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
-#define MORAY_LIST_1(empty, m, c, head) empty
-#define MORAY_LIST_2(empty, m, c, head, p0) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
-#define MORAY_LIST_3(empty, m, c, head, p0, p1) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))
-#define MORAY_LIST_4(empty, m, c, head, p0, p1, p2)                               \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)), \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))
-#define MORAY_LIST_5(empty, m, c, head, p0, p1, p2, p3)                           \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)), \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
-#define MORAY_LIST_6(empty, m, c, head, p0, p1, p2, p3, p4)                           \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
-#define MORAY_LIST_7(empty, m, c, head, p0, p1, p2, p3, p4, p5)                       \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
-#define MORAY_LIST_8(empty, m, c, head, p0, p1, p2, p3, p4, p5, p6)                   \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)), \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
-#define MORAY_LIST_9(empty, m, c, head, p0, p1, p2, p3, p4, p5, p6, p7)               \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)), \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)), MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
-#define MORAY_LIST_10(empty, m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8)          \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)), \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)), MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)), \
-        MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
-#define MORAY_LIST_11(empty, m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)      \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)), \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)), MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)), \
-        MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)), MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
-#define MORAY_LIST_12(empty, m, c, head, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10) \
-    MORAY_DO(m, (c, 0, MORAY_UNPAREN p0)), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1)),     \
-        MORAY_DO(m, (c, 2, MORAY_UNPAREN p2)), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3)), \
-        MORAY_DO(m, (c, 4, MORAY_UNPAREN p4)), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5)), \
-        MORAY_DO(m, (c, 6, MORAY_UNPAREN p6)), MORAY_DO(m, (c, 7, MORAY_UNPAREN p7)), \
-        MORAY_DO(m, (c, 8, MORAY_UNPAREN p8)), MORAY_DO(m, (c, 9, MORAY_UNPAREN p9)), \
+#define MORAY_EACH_1(m, c, h)
+#define MORAY_EACH_2(m, c, h, p0) MORAY_EACH_1(m, c, h) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
+#define MORAY_EACH_3(m, c, h, p0, p1) \
+    MORAY_EACH_2(m, c, h, p0) MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))
+#define MORAY_EACH_4(m, c, h, p0, p1, p2) \
+    MORAY_EACH_3(m, c, h, p0, p1) MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))
+#define MORAY_EACH_5(m, c, h, p0, p1, p2, p3) \
+    MORAY_EACH_4(m, c, h, p0, p1, p2) MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
+#define MORAY_EACH_6(m, c, h, p0, p1, p2, p3, p4) \
+    MORAY_EACH_5(m, c, h, p0, p1, p2, p3) MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
+#define MORAY_EACH_7(m, c, h, p0, p1, p2, p3, p4, p5) \
+    MORAY_EACH_6(m, c, h, p0, p1, p2, p3, p4) MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
+#define MORAY_EACH_8(m, c, h, p0, p1, p2, p3, p4, p5, p6) \
+    MORAY_EACH_7(m, c, h, p0, p1, p2, p3, p4, p5) MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
+#define MORAY_EACH_9(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7) \
+    MORAY_EACH_8(m, c, h, p0, p1, p2, p3, p4, p5, p6) MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
+#define MORAY_EACH_10(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8) \
+    MORAY_EACH_9(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7) MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
+#define MORAY_EACH_11(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9) \
+    MORAY_EACH_10(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8) MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
+#define MORAY_EACH_12(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10) \
+    MORAY_EACH_11(m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9)          \
+    MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
+#define MORAY_LIST_1(empty, m, c, h) empty
+#define MORAY_LIST_2(empty, m, c, h, p0) MORAY_DO(m, (c, 0, MORAY_UNPAREN p0))
+#define MORAY_LIST_3(e, m, c, h, p0, p1) \
+    MORAY_LIST_2(e, m, c, h, p0), MORAY_DO(m, (c, 1, MORAY_UNPAREN p1))
+#define MORAY_LIST_4(e, m, c, h, p0, p1, p2) \
+    MORAY_LIST_3(e, m, c, h, p0, p1), MORAY_DO(m, (c, 2, MORAY_UNPAREN p2))
+#define MORAY_LIST_5(e, m, c, h, p0, p1, p2, p3) \
+    MORAY_LIST_4(e, m, c, h, p0, p1, p2), MORAY_DO(m, (c, 3, MORAY_UNPAREN p3))
+#define MORAY_LIST_6(e, m, c, h, p0, p1, p2, p3, p4) \
+    MORAY_LIST_5(e, m, c, h, p0, p1, p2, p3), MORAY_DO(m, (c, 4, MORAY_UNPAREN p4))
+#define MORAY_LIST_7(e, m, c, h, p0, p1, p2, p3, p4, p5) \
+    MORAY_LIST_6(e, m, c, h, p0, p1, p2, p3, p4), MORAY_DO(m, (c, 5, MORAY_UNPAREN p5))
+#define MORAY_LIST_8(e, m, c, h, p0, p1, p2, p3, p4, p5, p6) \
+    MORAY_LIST_7(e, m, c, h, p0, p1, p2, p3, p4, p5), MORAY_DO(m, (c, 6, MORAY_UNPAREN p6))
+#define MORAY_LIST_9(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7) \
+    MORAY_LIST_8(e, m, c, h, p0, p1, p2, p3, p4, p5, p6), MORAY_DO(m, (c, 7, MORAY_UNPAREN p7))
+#define MORAY_LIST_10(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8) \
+    MORAY_LIST_9(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7), MORAY_DO(m, (c, 8, MORAY_UNPAREN p8))
+#define MORAY_LIST_11(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9) \
+    MORAY_LIST_10(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8),        \
+        MORAY_DO(m, (c, 9, MORAY_UNPAREN p9))
+#define MORAY_LIST_12(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10) \
+    MORAY_LIST_11(e, m, c, h, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9),         \
         MORAY_DO(m, (c, 10, MORAY_UNPAREN p10))
 
-/* m(x, c, 0, x0) m(x, c, 1, x1) ...: for the arguments of a call and the members of a type. */
+/* m(id, c, 0, x0) s() m(id, c, 1, x1) ...: for the arguments of a call and the members of a type. */
 #define MORAY_PLAIN_1(m, s, id, c)
 #define MORAY_PLAIN_2(m, s, id, c, x0) m(id, c, 0, x0)
-#define MORAY_PLAIN_3(m, s, id, c, x0, x1) m(id, c, 0, x0) s() m(id, c, 1, x1)
+#define MORAY_PLAIN_3(m, s, id, c, x0, x1) MORAY_PLAIN_2(m, s, id, c, x0) s() m(id, c, 1, x1)
 #define MORAY_PLAIN_4(m, s, id, c, x0, x1, x2) \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2)
+    MORAY_PLAIN_3(m, s, id, c, x0, x1) s() m(id, c, 2, x2)
 #define MORAY_PLAIN_5(m, s, id, c, x0, x1, x2, x3) \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3)
+    MORAY_PLAIN_4(m, s, id, c, x0, x1, x2) s() m(id, c, 3, x3)
 #define MORAY_PLAIN_6(m, s, id, c, x0, x1, x2, x3, x4) \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s() m(id, c, 4, x4)
-#define MORAY_PLAIN_7(m, s, id, c, x0, x1, x2, x3, x4, x5)                          \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s() \
-        m(id, c, 4, x4) s() m(id, c, 5, x5)
-#define MORAY_PLAIN_8(m, s, id, c, x0, x1, x2, x3, x4, x5, x6)                      \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s() \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6)
-#define MORAY_PLAIN_9(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7)                  \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s() \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6) s() m(id, c, 7, x7)
-#define MORAY_PLAIN_10(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8)                 \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s()     \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6) s() m(id, c, 7, x7) s() \
-            m(id, c, 8, x8)
-#define MORAY_PLAIN_11(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9)             \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s()     \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6) s() m(id, c, 7, x7) s() \
-            m(id, c, 8, x8) s() m(id, c, 9, x9)
-#define MORAY_PLAIN_12(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10)        \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s()     \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6) s() m(id, c, 7, x7) s() \
-            m(id, c, 8, x8) s() m(id, c, 9, x9) s() m(id, c, 10, x10)
-#define MORAY_PLAIN_13(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11)   \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s()     \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6) s() m(id, c, 7, x7) s() \
-            m(id, c, 8, x8) s() m(id, c, 9, x9) s() m(id, c, 10, x10) s() m(id, c, 11, x11)
-#define MORAY_PLAIN_14(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12)      \
-    m(id, c, 0, x0) s() m(id, c, 1, x1) s() m(id, c, 2, x2) s() m(id, c, 3, x3) s()             \
-        m(id, c, 4, x4) s() m(id, c, 5, x5) s() m(id, c, 6, x6) s() m(id, c, 7, x7) s()         \
-            m(id, c, 8, x8) s() m(id, c, 9, x9) s() m(id, c, 10, x10) s() m(id, c, 11, x11) s() \
-                m(id, c, 12, x12)
+    MORAY_PLAIN_5(m, s, id, c, x0, x1, x2, x3) s() m(id, c, 4, x4)
+#define MORAY_PLAIN_7(m, s, id, c, x0, x1, x2, x3, x4, x5) \
+    MORAY_PLAIN_6(m, s, id, c, x0, x1, x2, x3, x4) s() m(id, c, 5, x5)
+#define MORAY_PLAIN_8(m, s, id, c, x0, x1, x2, x3, x4, x5, x6) \
+    MORAY_PLAIN_7(m, s, id, c, x0, x1, x2, x3, x4, x5) s() m(id, c, 6, x6)
+#define MORAY_PLAIN_9(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7) \
+    MORAY_PLAIN_8(m, s, id, c, x0, x1, x2, x3, x4, x5, x6) s() m(id, c, 7, x7)
+#define MORAY_PLAIN_10(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8) \
+    MORAY_PLAIN_9(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7) s() m(id, c, 8, x8)
+#define MORAY_PLAIN_11(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9) \
+    MORAY_PLAIN_10(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8) s() m(id, c, 9, x9)
+#define MORAY_PLAIN_12(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10) \
+    MORAY_PLAIN_11(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9) s() m(id, c, 10, x10)
+#define MORAY_PLAIN_13(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11) \
+    MORAY_PLAIN_12(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10) s() m(id, c, 11, x11)
+#define MORAY_PLAIN_14(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12) \
+    MORAY_PLAIN_13(m, s, id, c, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11)          \
+    s() m(id, c, 12, x12)
 #define MORAY_EACH(m, c, n, ...) MORAY_CAT(MORAY_EACH_, n)(m, c, __VA_ARGS__)
 #define MORAY_LIST(empty, m, c, n, ...) MORAY_CAT(MORAY_LIST_, n)(empty, m, c, __VA_ARGS__)
 #define MORAY_PLAIN(m, s, id, n, ...) MORAY_CAT(MORAY_PLAIN_, n)(m, s, id, __VA_ARGS__)
@@ -793,113 +762,97 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 #define MORAY_EXTERN extern
 #define MORAY_ASSERT _Static_assert
 #define MORAY_CLASS(x) \
-    __builtin_classify_type(x) /* 1 to 4 integer, 5 pointer, 8 real, 9 complex, 12 struct */
+    __builtin_classify_type(x) /* 1-4 integer, 5 pointer, 8 real, 9 complex, 12 struct */
 
-#define MORAY_KIND(T)                                                                 \
-    _Generic(*(T *)0, moray_view                                                      \
-             : MORAY_KIND_VIEW, moray_future                                          \
-             : MORAY_KIND_FUTURE, moray_buffer                                        \
-             : MORAY_KIND_BUFFER, default                                             \
-             : MORAY_ENDS_IN_ACTOR(MORAY_TEXT(T)) && sizeof(T) == sizeof(moray_actor) \
-                   ? MORAY_KIND_ACTOR                                                 \
-                   : MORAY_KIND_VALUE)
+/* clang-format does not know _Generic. */
+/* clang-format off */
+#define MORAY_KIND(T)                                                                              \
+    _Generic(*(T *)0,                                                                              \
+        moray_view: MORAY_KIND_VIEW,                                                               \
+        moray_future: MORAY_KIND_FUTURE,                                                           \
+        moray_buffer: MORAY_KIND_BUFFER,                                                           \
+        default: MORAY_ENDS_IN_ACTOR(MORAY_TEXT(T)) && sizeof(T) == sizeof(moray_actor)            \
+                     ? MORAY_KIND_ACTOR : MORAY_KIND_VALUE)
 
 #define MORAY_NOT_POINTER(T) (MORAY_CLASS(*(T *)0) != 5)
-#define MORAY_NOT_REF(T) _Generic(*(T *)0, moray_ref : 0, default : 1)
-#define MORAY_NOT_BUFFER(T) _Generic(*(T *)0, moray_buffer : 0, default : 1)
+#define MORAY_NOT_REF(T) _Generic(*(T *)0, moray_ref: 0, default: 1)
+#define MORAY_NOT_BUFFER(T) _Generic(*(T *)0, moray_buffer: 0, default: 1)
 #define MORAY_PLAIN_BYTES(T) 1
 
 /* May `v` stand for a parameter of type T? */
-#define MORAY_FITS(T, v)                                    \
-    (MORAY_CLASS(*(T *)0) >= 12                             \
-         ? _Generic((v), T : 1, moray_ref : 1, default : 0) \
-         : _Generic((v), moray_ref : 1, default             \
-                    : MORAY_NUMBER_FITS(MORAY_CLASS(*(T *)0), MORAY_CLASS(v))))
-#define MORAY_NUMBER_FITS(t, v) \
+#define MORAY_FITS(T, v)                                                                           \
+    (MORAY_CLASS(*(T *)0) >= 12                                                                    \
+         ? _Generic((v), T: 1, moray_ref: 1, default: 0)                                           \
+         : _Generic((v), moray_ref: 1,                                                             \
+                    default: MORAY_NUMBER_FITS(MORAY_CLASS(*(T *)0), MORAY_CLASS(v))))
+#define MORAY_NUMBER_FITS(t, v)                                                                    \
     (((v) >= 1 && (v) <= 4) || ((v) == 8 && ((t) == 8 || (t) == 9)) || ((v) == 9 && (t) == 9))
 
+/* A variable's name; id is a number that no other call has. */
 #define MORAY_V(name, id, i) MORAY_CAT4(moray_, name, MORAY_CAT(id, _), i)
+#define MORAY_T(f, i) MORAY_CAT4(f, _type_, i, )
+#define MORAY_IF_REF(v, yes, no) _Generic((v), moray_ref: yes, default: no)
 
 /* One argument of a call: `x` is evaluated once, here. */
-#define MORAY_ARGUMENT(id, f, i, x)                                                             \
-    __auto_type MORAY_V(given, id, i) = (x);                                                    \
-    MORAY_ASSERT(                                                                               \
-        MORAY_FITS(MORAY_CAT4(f, _type_, i, ), MORAY_V(given, id, i)),                          \
-        "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(f) ": wrong kind of value"); \
-    MORAY_ASSERT(                                                                               \
-        _Generic(*(MORAY_CAT4(f, _type_, i, ) *)0, moray_future                                 \
-                 : _Generic((MORAY_V(given, id, i)), moray_ref : 0, default : 1), default : 1), \
-        "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(                             \
-            f) ": a reference is handed on unresolved with moray_pass(reference)");             \
-    MORAY_ASSERT((i) > 0 || sizeof(MORAY_CAT(f, _is_method)) == 1 ||                            \
-                     _Generic((MORAY_V(given, id, i)), moray_ref : 0, default : 1),             \
-                 "argument 1 of " MORAY_STRING(                                                 \
-                     f) ": a method needs the handle of the actor, not a reference to it");     \
-    MORAY_CAT4(f, _type_, i, )                                                                  \
-    MORAY_V(stored, id, i) = _Generic((MORAY_V(given, id, i)), moray_ref                        \
-                                      : (MORAY_CAT4(f, _type_, i, )){0}, default                \
-                                      : MORAY_V(given, id, i));
+#define MORAY_ARGUMENT(id, f, i, x)                                                                \
+    __auto_type MORAY_V(given, id, i) = (x);                                                       \
+    MORAY_ASSERT(MORAY_FITS(MORAY_T(f, i), MORAY_V(given, id, i)),                                 \
+                 "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(f)                     \
+                 ": wrong kind of value");                                                         \
+    MORAY_ASSERT(_Generic(*(MORAY_T(f, i) *)0,                                                     \
+                     moray_future: MORAY_IF_REF(MORAY_V(given, id, i), 0, 1),                      \
+                     default: 1),                                                                  \
+                 "argument " MORAY_STRING(MORAY_INC(i)) " of " MORAY_STRING(f)                     \
+                 ": a reference is handed on unresolved with moray_pass(reference)");              \
+    MORAY_ASSERT((i) > 0 || sizeof(MORAY_CAT(f, _is_method)) == 1 ||                               \
+                     MORAY_IF_REF(MORAY_V(given, id, i), 0, 1),                                    \
+                 "argument 1 of " MORAY_STRING(f)                                                  \
+                 ": a method needs the handle of the actor, not a reference to it");               \
+    MORAY_T(f, i) MORAY_V(stored, id, i) =                                                         \
+        MORAY_IF_REF(MORAY_V(given, id, i), (MORAY_T(f, i)){0}, MORAY_V(given, id, i));
 
-#define MORAY_PACKED(id, f, i, x)                                                \
-    {                                                                            \
-        .data = &MORAY_V(stored, id, i), .size = sizeof(MORAY_V(stored, id, i)), \
-        .kind = _Generic((MORAY_V(given, id, i)), moray_ref                      \
-                         : MORAY_ARGUMENT_REF, moray_view                        \
-                         : MORAY_ARGUMENT_REF, default                           \
-                         : MORAY_ARGUMENT_VALUE),                                \
-        .ref = _Generic((MORAY_V(given, id, i)), moray_ref                       \
-                        : MORAY_V(given, id, i), moray_view                      \
-                        : _Generic((MORAY_V(given, id, i)), moray_view           \
-                                   : &MORAY_V(given, id, i), default             \
-                                   : (const moray_view *)0)                      \
-                              ->ref,                                             \
-                          default                                                \
-                        : (moray_ref){0, 0, 0, 0})                               \
+/* A view that is given for a view hands on the reference that it shows. */
+#define MORAY_PACKED(id, f, i, x)                                                                  \
+    {                                                                                              \
+        .data = &MORAY_V(stored, id, i), .size = sizeof(MORAY_V(stored, id, i)),                   \
+        .kind = _Generic((MORAY_V(given, id, i)),                                                  \
+            moray_ref: MORAY_ARGUMENT_REF,                                                         \
+            moray_view: MORAY_ARGUMENT_REF,                                                        \
+            default: MORAY_ARGUMENT_VALUE),                                                        \
+        .ref = _Generic((MORAY_V(given, id, i)),                                                   \
+            moray_ref: MORAY_V(given, id, i),                                                      \
+            moray_view: _Generic((MORAY_V(given, id, i)),                                          \
+                            moray_view: &MORAY_V(given, id, i),                                    \
+                            default: (const moray_view *)0)->ref,                                  \
+            default: (moray_ref){0, 0, 0, 0})                                                      \
     }
+/* clang-format on */
 
 /* The array of packed arguments, or a null pointer. n is one more than their number. */
-#define MORAY_PACK_1(id, f) const struct moray_argument *MORAY_V(packed, id, 0) = 0;
-#define MORAY_PACK_MANY(id, n, f, ...)                                \
+#define MORAY_PACK(id, n, ...) MORAY_CAT(MORAY_PACK_, MORAY_IS_ONE(n))(id, n, __VA_ARGS__)
+#define MORAY_PACK_1(id, n, f) const struct moray_argument *MORAY_V(packed, id, 0) = 0;
+#define MORAY_PACK_0(id, n, f, ...)                                   \
     MORAY_PLAIN(MORAY_ARGUMENT, MORAY_NOTHING, id, n, f, __VA_ARGS__) \
     const struct moray_argument MORAY_V(packed, id, 0)[] = {          \
         MORAY_PLAIN(MORAY_PACKED, MORAY_COMMA, id, n, f, __VA_ARGS__)};
-#define MORAY_PACK_2(id, ...) MORAY_PACK_MANY(id, 2, __VA_ARGS__)
-#define MORAY_PACK_3(id, ...) MORAY_PACK_MANY(id, 3, __VA_ARGS__)
-#define MORAY_PACK_4(id, ...) MORAY_PACK_MANY(id, 4, __VA_ARGS__)
-#define MORAY_PACK_5(id, ...) MORAY_PACK_MANY(id, 5, __VA_ARGS__)
-#define MORAY_PACK_6(id, ...) MORAY_PACK_MANY(id, 6, __VA_ARGS__)
-#define MORAY_PACK_7(id, ...) MORAY_PACK_MANY(id, 7, __VA_ARGS__)
-#define MORAY_PACK_8(id, ...) MORAY_PACK_MANY(id, 8, __VA_ARGS__)
-#define MORAY_PACK_9(id, ...) MORAY_PACK_MANY(id, 9, __VA_ARGS__)
-#define MORAY_PACK_10(id, ...) MORAY_PACK_MANY(id, 10, __VA_ARGS__)
-#define MORAY_PACK_11(id, ...) MORAY_PACK_MANY(id, 11, __VA_ARGS__)
-#define MORAY_PACK_12(id, ...) MORAY_PACK_MANY(id, 12, __VA_ARGS__)
-#define MORAY_PACK_13(id, ...) MORAY_PACK_MANY(id, 13, __VA_ARGS__)
-#define MORAY_PACK_14(id, ...) MORAY_PACK_MANY(id, 14, __VA_ARGS__)
 
+/* clang-format off */
 #define MORAY_WITHOUT() 0
-#define MORAY_WITH_TASK(...)           \
-    &(const struct moray_task_options) \
-    {                                  \
-        __VA_ARGS__                    \
-    }
-#define MORAY_WITH_ACTOR(...)           \
-    &(const struct moray_actor_options) \
-    {                                   \
-        __VA_ARGS__                     \
-    }
+#define MORAY_WITH_TASK(...) &(const struct moray_task_options){__VA_ARGS__}
+#define MORAY_WITH_ACTOR(...) &(const struct moray_actor_options){__VA_ARGS__}
+/* clang-format on */
 
 #define MORAY_CALL(id, n, with, options, ...) \
     MORAY_CALL_(id, n, MORAY_DEC(n), with, options, MORAY_HEAD(__VA_ARGS__), __VA_ARGS__)
-#define MORAY_CALL_(id, n, takes, with, options, f, ...)                                          \
-    (__extension__({                                                                              \
-        MORAY_CAT4(f, _takes_, takes, _arguments) MORAY_V(made, id, 0);                           \
-        MORAY_CAT(MORAY_PACK_, n)                                                                 \
-        (id, __VA_ARGS__) moray_submit_into(                                                      \
-            (moray_ref *)&MORAY_V(made, id, 0), sizeof(MORAY_V(made, id, 0)) / sizeof(moray_ref), \
-            sizeof(MORAY_CAT(f, _is_method)) == 2, &MORAY_CAT(f, _function), MORAY_SITE,          \
-            with options, MORAY_V(packed, id, 0), takes);                                         \
-        MORAY_V(made, id, 0);                                                                     \
+#define MORAY_CALL_(id, n, takes, with, options, f, ...)                                   \
+    (__extension__({                                                                       \
+        MORAY_CAT4(f, _takes_, takes, _arguments) MORAY_V(made, id, 0);                    \
+        MORAY_PACK(id, n, __VA_ARGS__)                                                     \
+        moray_submit_into((moray_ref *)&MORAY_V(made, id, 0),                              \
+                          sizeof(MORAY_V(made, id, 0)) / sizeof(moray_ref),                \
+                          sizeof(MORAY_CAT(f, _is_method)) == 2, &MORAY_CAT(f, _function), \
+                          MORAY_SITE, with options, MORAY_V(packed, id, 0), takes);        \
+        MORAY_V(made, id, 0);                                                              \
     }))
 
 #define MORAY_NEW(id, n, with, options, ...) \
@@ -909,8 +862,8 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
         MORAY_CAT4(c, _constructor_takes_, takes, _arguments) MORAY_V(made, id, 0);               \
         MORAY_ASSERT(_Generic(&MORAY_CAT(c, _constructor_arity), char(*)[n] : 1, default : 0),    \
                      "the constructor of " MORAY_STRING(c) " takes another number of arguments"); \
-        MORAY_CAT(MORAY_PACK_, n)                                                                 \
-        (id, MORAY_CONSTRUCTOR_OF(__VA_ARGS__)) MORAY_V(made, id, 0).handle = moray_new_actor(    \
+        MORAY_PACK(id, n, MORAY_CONSTRUCTOR_OF(__VA_ARGS__))                                      \
+        MORAY_V(made, id, 0).handle = moray_new_actor(                                            \
             &MORAY_CAT(c, _class), MORAY_SITE, with options, MORAY_V(packed, id, 0), takes);      \
         MORAY_V(made, id, 0);                                                                     \
     }))
@@ -934,11 +887,13 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
 #define MORAY_PUT(T, value) moray_put_typed((T[1]){value}, sizeof(T), MORAY_HASH(MORAY_TEXT(T)))
 #define MORAY_NAMED(c, text) \
     ((MORAY_CAT(c, _actor)){moray_find_actor(&MORAY_CAT(c, _class), MORAY_SITE, text)})
-#define MORAY_MEMBER_KIND(type, member)        \
-    _Generic(((type *)0)->member, moray_ref    \
-             : MORAY_KIND_FUTURE, moray_future \
-             : MORAY_KIND_FUTURE, default      \
-             : MORAY_KIND_ACTOR)
+/* clang-format off */
+#define MORAY_MEMBER_KIND(type, member)                                                            \
+    _Generic(((type *)0)->member,                                                                  \
+        moray_ref: MORAY_KIND_FUTURE,                                                              \
+        moray_future: MORAY_KIND_FUTURE,                                                           \
+        default: MORAY_KIND_ACTOR)
+/* clang-format on */
 
 #define MORAY_LOAD(f, i, T, a) \
     T MORAY_CAT(moray_a, i);   \
