@@ -29,6 +29,19 @@ static void bit_set(struct lane *lane, uint32_t index, bool waiters)
     lane_bit_set(word, lane->slot < LANE_DIRECT_SLOTS ? lane->slot : LANE_DIRECT_SLOTS);
 }
 
+void lane_lend(struct lane *lane, uint32_t index, uint16_t slot)
+{
+    if (slot >= LANE_DIRECT_SLOTS)
+        lane_bit_set(row_of(lane, index, false), slot);
+    lane_bit_set(&lane_record(lane, index)->holders,
+                 slot < LANE_DIRECT_SLOTS ? slot : LANE_DIRECT_SLOTS);
+}
+
+bool lane_unheld(const struct lane *lane, const struct record *record)
+{
+    return holders_empty(lane, record);
+}
+
 bool holders_empty(const struct lane *lane, const struct record *record)
 {
     uint64_t bits = atomic_load_explicit(&record->holders, memory_order_seq_cst);
@@ -168,8 +181,12 @@ void lane_drop(struct lane *lane, uint32_t index)
     count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
     assert(count > 0);
     atomic_store_explicit(&record->home_count, count - 1, memory_order_relaxed);
-    if (count > 1)
+    if (count > 1) {
+        /* A stand-in that only its own table holds any more. */
+        if (count == 2 && (record_flags(record) & RECORD_PROXY) && holders_empty(lane, record))
+            home_tell(lane, index);
         return;
+    }
     /* Nobody holds it but those whose bits we see: a hold is lent by a holder. If there are some, or
      * the task has not ended or is being told, the fence decides who of us sees the last. */
     life = record_life(record);

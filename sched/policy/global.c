@@ -62,13 +62,14 @@ static uint64_t most(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* The time of one task there, as far as is known. A task that runs long counts before it is done, and
- * tasks that were moved there take as long as where they came from. */
+/* The time of one task there, as far as is known. A task that runs long counts before it is done: at
+ * any moment tasks of equal length are half through on average. And tasks that were moved there take
+ * as long as where they came from. */
 static uint64_t task_ns(const struct global *global, const struct node *node)
 {
-    uint64_t ns = most(most(node->load.mean_task_ns, node->load.running_ns), node->expected_ns);
+    uint64_t ns = most(most(node->load.mean_task_ns, 2 * node->load.running_ns), node->expected_ns);
 
-    return ns ? ns : global->mean_task_ns;
+    return node->load.mean_task_ns ? ns : most(ns, global->mean_task_ns);
 }
 
 /* Tasks that wait beyond those which free workers take at once; below 0: workers that stay free. */
@@ -267,6 +268,17 @@ static void settle(struct global *global, struct node *node)
         feed(global, node);
 }
 
+/* What is thought of nodes that have not finished a task yet. */
+static void learn(struct global *global, const struct load *load)
+{
+    if (load->mean_task_ns)
+        global->mean_task_ns = global->mean_task_ns
+                                   ? (7 * global->mean_task_ns + load->mean_task_ns) / 8
+                                   : load->mean_task_ns;
+    else
+        global->mean_task_ns = most(global->mean_task_ns, 2 * load->running_ns);
+}
+
 bool global_report(struct global *global, uint32_t rank, const struct load *load)
 {
     struct node *node = alive(global, rank);
@@ -279,6 +291,8 @@ bool global_report(struct global *global, uint32_t rank, const struct load *load
                   : 0;
     node->coming -= least(arrived, node->coming);
     kept = node->load.arrived_count + arrived; /* a count that went back is not believed */
+    if (node->coming == 0 && load->mean_task_ns != node->load.mean_task_ns)
+        node->expected_ns /= 2; /* what was moved there begins to show in its own numbers */
     node->load = *load;
     node->load.arrived_count = kept;
     /* From the wire: absurd numbers must not make our sums overflow. */
@@ -286,12 +300,7 @@ bool global_report(struct global *global, uint32_t rank, const struct load *load
     node->load.mean_task_ns = least(load->mean_task_ns, TIME_MAX_NS);
     node->load.running_ns = least(load->running_ns, TIME_MAX_NS);
     node->given = (struct resources){0};
-    if (node->coming == 0) /* all are there, and begin to show in its own numbers */
-        node->expected_ns /= 2;
-    if (load->mean_task_ns)
-        global->mean_task_ns = global->mean_task_ns
-                                   ? (7 * global->mean_task_ns + node->load.mean_task_ns) / 8
-                                   : node->load.mean_task_ns;
+    learn(global, &node->load);
     settle(global, node);
     return true;
 }

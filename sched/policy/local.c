@@ -456,13 +456,14 @@ bool local_cancel(struct local *local, uint64_t id)
     return true;
 }
 
-/* How long a task that is queued now would wait, by the lane's mean or by what runs now. */
+/* How long a task that is queued now would wait, by the lane's mean or by what runs now, which is half
+ * through on average. */
 static uint64_t wait_ns(const struct local *local, uint64_t *task_ns)
 {
     uint64_t queued = local->lane.queued_count + local->queued_count;
+    uint64_t running_ns = 2 * local->lane.running_ns;
 
-    *task_ns = local->lane.mean_task_ns > local->lane.running_ns ? local->lane.mean_task_ns
-                                                                 : local->lane.running_ns;
+    *task_ns = local->lane.mean_task_ns > running_ns ? local->lane.mean_task_ns : running_ns;
     return queued * (*task_ns / local->options.worker_count + 1);
 }
 

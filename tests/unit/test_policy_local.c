@@ -276,15 +276,15 @@ START_TEST(a_load_is_reported_when_it_matters)
     ck_assert(load.queued_count == 996 && load.running_count == 4 && load.running_ns == 1000000);
     now_ns += 1000 * 1000;
     ck_assert_int_eq(reports(992, 4, 0, 1000 * 1000), 0);
-    ck_assert_int_eq(reports(990, 4, 3000 * 1000, 0), 1); /* the wait more than doubled */
+    ck_assert_int_eq(reports(990, 4, 5000 * 1000, 0), 1); /* the wait more than doubled */
     now_ns += 1000 * 1000;
-    ck_assert_int_eq(reports(0, 4, 3000 * 1000, 0), 1); /* hungry */
+    ck_assert_int_eq(reports(0, 4, 5000 * 1000, 0), 1); /* hungry */
     now_ns += 2000 * 1000;
-    ck_assert_int_eq(reports(0, 3, 3000 * 1000, 0), 1); /* a worker is free */
-    ck_assert_int_eq(reports(0, 4, 3000 * 1000, 0), 0); /* not so soon again */
+    ck_assert_int_eq(reports(0, 3, 5000 * 1000, 0), 1); /* a worker is free */
+    ck_assert_int_eq(reports(0, 4, 5000 * 1000, 0), 0); /* not so soon again */
     ck_assert_uint_le(local_deadline(local), now_ns + 1000 * 1000);
     now_ns += 1000 * 1000;
-    ck_assert_int_eq(reports(0, 4, 3000 * 1000, 0), 1);
+    ck_assert_int_eq(reports(0, 4, 5000 * 1000, 0), 1);
 }
 END_TEST
 
