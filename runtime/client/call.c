@@ -88,9 +88,10 @@ void arguments_pack(const struct moray_function *function, const struct moray_ar
 
     for (unsigned i = 0; i < count; i++)
         if (mask >> i & 1) {
-            uint32_t input = *inputs++;
-            *refs++ =
-                ref_of(input, arguments[i].kind == MORAY_ARGUMENT_REF ? arguments[i].ref.type : 0);
+            moray_ref given = arguments[i].ref;
+            if (arguments[i].kind != MORAY_ARGUMENT_REF) /* handed on: the type goes with it */
+                memcpy(&given, arguments[i].data, sizeof(given));
+            *refs++ = ref_of(*inputs++, given.type);
         }
     blob = (char *)refs;
     for (unsigned i = 0; i < count; i++)

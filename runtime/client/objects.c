@@ -152,7 +152,7 @@ moray_ref moray_put_typed(const void *data, size_t size, uint32_t type)
 
 /* ---- Buffers that are filled in place ---- */
 
-enum { GUARDED_BYTES = 65536, GUARD_BYTES = 4096, CANARY_BYTES = 8 };
+enum { GUARDED_BYTES = 65536, GUARD_BYTES = 4096, CANARY_BYTES = 8, ALIGNED_BYTES = 64 };
 static const uint64_t canary = 0xc0ffee5ea1edb10c;
 
 /* A buffer of 64 KiB and more ends at a page that nobody can write until it is sealed; a smaller one
@@ -162,7 +162,9 @@ static moray_buffer buffer_make(uint32_t index, size_t size)
     moray_buffer buffer = {NULL, size, 0};
     uint64_t room =
         size >= GUARDED_BYTES ? (size + 63) / 64 * 64 + 2 * GUARD_BYTES : size + CANARY_BYTES;
-    uint32_t place = arena_alloc(&me.lane.arena, room, index);
+    /* Blocks of 64 bytes and more are aligned to 64, as moray.h promises of buffers. */
+    uint32_t place =
+        arena_alloc(&me.lane.arena, room < ALIGNED_BYTES ? ALIGNED_BYTES : room, index);
     char *start;
 
     if (!place) {

@@ -86,7 +86,8 @@ typedef struct {
 /** An object read in place. As a parameter's type: an object of any type, not copied. The bytes are
  *  read-only: a write through `data` stops the process that writes. */
 typedef struct {
-    const void *data; /* aligned to 64; valid until the task returns, or moray_view_release */
+    const void *data; /* aligned to 64, below 64 bytes to 8; valid until the task returns, or
+                         moray_view_release */
     size_t size;      /* bytes */
     moray_ref ref;    /* what is shown here; borrowed */
 } moray_view;

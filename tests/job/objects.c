@@ -1,0 +1,827 @@
+/**
+ * Objects: semantics.md 1 to 11 and 38, decisions.md 38 to 40. Run with a store of 256 MiB (laws.sh).
+ * How much of the driver's arena is free is read from the story of a put that cannot fit.
+ */
+#include "law.h"
+
+enum { MIB = 1 << 20 };
+
+static uint64_t hash(const void *data, size_t size)
+{
+    const unsigned char *byte = data;
+    uint64_t sum = 0xcbf29ce484222325;
+
+    for (size_t i = 0; i < size; i++)
+        sum = (sum ^ byte[i]) * 0x100000001b3;
+    return sum;
+}
+
+static void fill(void *data, size_t size, uint32_t seed)
+{
+    unsigned char *byte = data;
+
+    for (size_t i = 0; i < size; i++)
+        byte[i] = (unsigned char)((seed = seed * 1664525 + 1013904223) >> 24);
+}
+
+MORAY_TASK(uint64_t, hash_of, (moray_view, v))
+{
+    return hash(v.data, v.size);
+}
+
+MORAY_TASK(moray_buffer, filled, (uint64_t, size), (uint32_t, seed))
+{
+    moray_buffer buffer = moray_result(size);
+
+    if (buffer.data)
+        fill(buffer.data, size, seed);
+    return buffer;
+}
+
+MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
+{
+    law_sleep_ms(ms);
+    return value;
+}
+
+MORAY_TASK(int32_t, after_failing, (int32_t, ms))
+{
+    law_sleep_ms(ms);
+    moray_fail(MORAY_FAILED, "it was asked to fail");
+    return 0;
+}
+
+MORAY_TASK(uint64_t, address_of, (moray_view, v))
+{
+    return (uint64_t)(uintptr_t)v.data;
+}
+
+MORAY_TASK(int32_t, writes_through, (moray_view, v))
+{
+    *(volatile char *)(uintptr_t)v.data = 'x';
+    return 0;
+}
+
+MORAY_TASK(int32_t, first_of, (moray_view, first), (int32_t, second))
+{
+    return *(const int32_t *)first.data + second;
+}
+
+MORAY_TASK(moray_buffer, overruns, (uint64_t, size), (uint64_t, by))
+{
+    moray_buffer buffer = moray_result(size);
+
+    memset(buffer.data, 1, size);
+    ((volatile char *)buffer.data)[size + by - 1] = 7;
+    return buffer;
+}
+
+MORAY_ACTOR(shelf, (moray_ref, kept));
+MORAY_METHOD(int32_t, shelf, store, (moray_future, what))
+{
+    self->kept = what.ref;
+    return (int32_t)moray_keep(what.ref);
+}
+MORAY_METHOD(uint64_t, shelf, hash_kept)
+{
+    moray_view view;
+    uint64_t sum = 0;
+
+    if (moray_get_view(self->kept, &view, 0) == MORAY_OK) {
+        sum = hash(view.data, view.size);
+        moray_view_release(&view);
+    }
+    return sum;
+}
+MORAY_METHOD(int32_t, shelf, forget)
+{
+    return (int32_t)moray_release(self->kept);
+}
+
+typedef struct {
+    moray_ref inside;
+    int64_t number;
+} parcel;
+MORAY_REFS(parcel, inside);
+
+MORAY_TASK(parcel, wrap, (uint64_t, size), (uint32_t, seed))
+{
+    moray_buffer buffer = moray_create(size);
+
+    fill(buffer.data, size, seed);
+    return (parcel){moray_seal(buffer), (int64_t)seed};
+}
+
+MORAY_TASK(uint64_t, unwrap, (parcel, p))
+{
+    moray_view view;
+    uint64_t sum;
+
+    if (moray_get_view(p.inside, &view, 0) != MORAY_OK) {
+        moray_fail(moray_last(NULL), "%s", last_story());
+        return 0;
+    }
+    sum = hash(view.data, view.size);
+    moray_view_release(&view);
+    return sum;
+}
+
+MORAY_TASK(int32_t, misreads, (moray_future, f))
+{
+    return (int32_t)moray_get_as(double, f.ref);
+}
+
+MORAY_TASK(int32_t, hands_on, (moray_future, f))
+{
+    return moray_take_as(int32_t, moray_call(after, 0, f.ref));
+}
+
+/* ---- Measuring ---- */
+
+/* Bytes that the driver's arena has free. */
+static uint64_t free_bytes(void)
+{
+    char byte = 0;
+    moray_ref none = moray_put(&byte, (size_t)1 << 46);
+    const char *rank = strstr(last_story(), "store of rank ");
+
+    DEMAND(none.owner == 0);
+    DEMAND(rank != NULL);
+    return strtoull(strchr(rank, ':') + 1, NULL, 10);
+}
+
+static bool becomes_free(uint64_t at_least)
+{
+    uint64_t until = law_ms() + 3000;
+
+    while (law_ms() < until) {
+        if (free_bytes() >= at_least)
+            return true;
+        law_sleep_ms(10);
+    }
+    return free_bytes() >= at_least;
+}
+
+static moray_ref put_filled(size_t size, uint32_t seed, uint64_t *sum)
+{
+    char *data = malloc(size ? size : 1);
+
+    fill(data, size, seed);
+    *sum = hash(data, size);
+    moray_ref ref = moray_put(data, size);
+    free(data);
+    return ref;
+}
+
+/* ---- 1, 2 ---- */
+
+static const size_t sizes[] = {0,     1,       7,    8,       9,       63,      64,
+                               65,    1000,    4095, 4096,    4097,    65535,   65536,
+                               65537, MIB - 1, MIB,  MIB + 1, 3 * MIB, 24 * MIB};
+
+static void gets_give_what_was_put(void)
+{
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        uint64_t sum;
+        moray_view view;
+        moray_ref ref = put_filled(sizes[i], (uint32_t)i, &sum);
+        DEMAND(ref.owner != 0);
+        DEMAND_OK(moray_get_view(ref, &view, 0));
+        DEMAND_SAME(view.size, sizes[i]);
+        DEMAND(hash(view.data, view.size) == sum);
+        moray_view_release(&view);
+        char *copy = malloc(sizes[i] + 1);
+        DEMAND_OK(moray_get_bytes(ref, copy, sizes[i], 0));
+        DEMAND(hash(copy, sizes[i]) == sum);
+        free(copy);
+        for (int node = 0; node < node_count(); node++) {
+            moray_ref there = moray_call_with((.on_rank = on_node(node)), hash_of, ref);
+            DEMAND(moray_take_as(uint64_t, there) == sum);
+        }
+        DEMAND_OK(moray_release(ref));
+    }
+}
+
+static void gets_of_results_made_on_any_rank(void)
+{
+    for (size_t i = 0; i < COUNT_OF(sizes); i++)
+        for (int node = 0; node < node_count(); node++) {
+            uint32_t seed = (uint32_t)(100 * node + (int)i);
+            char *want = malloc(sizes[i] + 1);
+            fill(want, sizes[i], seed);
+            moray_view view;
+            moray_ref ref =
+                moray_call_with((.on_rank = on_node(node)), filled, (uint64_t)sizes[i], seed);
+            DEMAND_OK(moray_get_view(ref, &view, 0));
+            DEMAND_SAME(view.size, sizes[i]);
+            DEMAND(memcmp(view.data, want, sizes[i]) == 0);
+            moray_view_release(&view);
+            /* and read on every other node */
+            uint64_t sum = hash(want, sizes[i]);
+            for (int other = 0; other < node_count(); other++) {
+                moray_ref there = moray_call_with((.on_rank = on_node(other)), hash_of, ref);
+                DEMAND(moray_take_as(uint64_t, there) == sum);
+            }
+            DEMAND_OK(moray_release(ref));
+            free(want);
+        }
+}
+
+static void values_come_in_the_order_of_references(void)
+{
+    moray_ref refs[10];
+    moray_view views[10];
+
+    for (int i = 0; i < 10; i++)
+        refs[i] = moray_call(after, 5 * (10 - i), i);
+    DEMAND_OK(moray_get_many(refs, 10, views, 0));
+    for (int i = 0; i < 10; i++) {
+        DEMAND_SAME(*(const int32_t *)views[i].data, i);
+        moray_view_release(&views[i]);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+    DEMAND_OK(moray_get_many(NULL, 0, NULL, 0));
+}
+
+/* ---- 3, 4 ---- */
+
+static void limits_pass_and_the_reference_serves_later(void)
+{
+    moray_ref slow = moray_call(after, 400, 5);
+    int32_t value = 0;
+    moray_view view;
+    uint64_t begin = law_ms();
+
+    DEMAND_CODE(moray_get(slow, &value, MORAY_NOW), MORAY_TIMEOUT);
+    DEMAND_CODE(moray_get(slow, &value, 30), MORAY_TIMEOUT);
+    DEMAND_CODE(moray_get_view(slow, &view, 30), MORAY_TIMEOUT);
+    DEMAND(view.data == NULL);
+    DEMAND_CODE(moray_get_many(&slow, 1, &view, 30), MORAY_TIMEOUT);
+    DEMAND(view.data == NULL);
+    DEMAND(law_ms() - begin >= 90 && law_ms() - begin < 350);
+    DEMAND_CODE(moray_get(slow, &value, -5), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "MORAY_NOW");
+    DEMAND_CODE(moray_get_many(&slow, 1, &view, -5), MORAY_INVALID);
+    DEMAND_OK(moray_get(slow, &value, 5000));
+    DEMAND_SAME(value, 5);
+    DEMAND_OK(moray_get(slow, &value, MORAY_NOW));
+    DEMAND_CODE(moray_get(slow, &value, -5), MORAY_INVALID);
+    DEMAND_OK(moray_release(slow));
+}
+
+static void an_error_is_told_without_waiting_for_the_slow(void)
+{
+    moray_ref slow = moray_call(after, 1500, 1);
+    moray_ref refs[3] = {slow, moray_call(after_failing, 10), moray_call(after, 0, slow)};
+    moray_view views[3];
+    uint64_t begin = law_ms();
+
+    DEMAND_CODE(moray_get_many(refs, 3, views, 0), MORAY_FAILED);
+    if (moray_workers() > 1)
+        DEMAND(law_ms() - begin < 1000);
+    DEMAND_NAMES(last_story(), "it was asked to fail");
+    for (int i = 0; i < 3; i++) {
+        DEMAND(views[i].data == NULL);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+}
+
+/* ---- 5 ---- */
+
+static void readers_cannot_change_what_others_see(void)
+{
+    uint64_t sum;
+    moray_view view;
+    moray_ref ref = put_filled(100000, 3, &sum);
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref writer =
+            moray_call_with((.attempts = 1, .on_rank = on_node(node)), writes_through, ref);
+        DEMAND_CODE(moray_get_bytes(writer, NULL, 0, 0), MORAY_DIED);
+        DEMAND_NAMES(moray_error(writer), "SIGSEGV");
+        DEMAND_NAMES(moray_error(writer), "writes_through");
+        DEMAND_OK(moray_release(writer));
+    }
+    DEMAND_OK(moray_get_view(ref, &view, 0));
+    DEMAND(hash(view.data, view.size) == sum);
+    moray_view_release(&view);
+    DEMAND_OK(moray_release(ref));
+}
+
+static void a_view_outlives_its_reference(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        uint32_t seed = 77 + (uint32_t)node;
+        char *want = malloc(2 * MIB);
+        moray_view view;
+        moray_ref ref =
+            moray_call_with((.on_rank = on_node(node)), filled, (uint64_t)2 * MIB, seed);
+        fill(want, 2 * MIB, seed);
+        DEMAND_OK(moray_get_view(ref, &view, 0));
+        DEMAND_OK(moray_release(ref));
+        for (int i = 0; i < 20; i++) /* what would take its place */
+            DEMAND_OK(moray_release(moray_put(want, 2 * MIB)));
+        DEMAND(memcmp(view.data, want, 2 * MIB) == 0);
+        moray_view_release(&view);
+        DEMAND(view.data == NULL);
+        moray_view_release(&view);
+        free(want);
+    }
+}
+
+/* ---- 6, 7, 8, 9 ---- */
+
+static void wait_gives_a_partition(void)
+{
+    moray_ref refs[6], ready[6], rest[6];
+    size_t ready_count, rest_count;
+    uint64_t begin;
+
+    for (int i = 0; i < 6; i++)
+        refs[i] = i % 2 ? moray_call(after, 800, i) : moray_put_value(int32_t, i);
+    /* more than k ready: exactly k */
+    DEMAND_OK(moray_wait(refs, 6, 2, ready, &ready_count, rest, &rest_count, 0, 0));
+    DEMAND_SAME(ready_count, 2);
+    DEMAND_SAME(rest_count, 4);
+    DEMAND(ready[0].index == refs[0].index && ready[1].index == refs[2].index);
+    DEMAND(rest[0].index == refs[1].index && rest[3].index == refs[5].index);
+    /* a limit that passes is no error */
+    begin = law_ms();
+    DEMAND_OK(moray_wait(refs, 6, 6, ready, &ready_count, rest, &rest_count, 50, 0));
+    DEMAND(law_ms() - begin >= 45 && law_ms() - begin < 600);
+    DEMAND_SAME(ready_count, 3);
+    DEMAND_SAME(rest_count, 3);
+    DEMAND_OK(moray_wait(refs, 6, 4, ready, &ready_count, NULL, NULL, MORAY_NOW, 0));
+    DEMAND_SAME(ready_count, 3);
+    DEMAND_OK(moray_wait(refs, 6, 6, NULL, NULL, NULL, NULL, 0, 0));
+    DEMAND_OK(moray_wait(refs, 6, 6, ready, &ready_count, rest, &rest_count, MORAY_NOW, 0));
+    DEMAND_SAME(ready_count, 6);
+    DEMAND_SAME(rest_count, 0);
+    for (int i = 0; i < 6; i++) {
+        DEMAND(ready[i].index == refs[i].index);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+}
+
+static void wait_refuses_what_makes_no_sense(void)
+{
+    moray_ref two[2] = {moray_put_value(int32_t, 1), moray_put_value(int32_t, 2)};
+    moray_ref twins[2] = {two[0], two[0]}, ready[2];
+    size_t ready_count = 9, rest_count = 9;
+
+    DEMAND_OK(moray_wait(NULL, 0, 0, NULL, &ready_count, NULL, &rest_count, 0, 0));
+    DEMAND_SAME(ready_count, 0);
+    DEMAND_SAME(rest_count, 0);
+    DEMAND_OK(moray_wait(two, 0, 5, NULL, NULL, NULL, NULL, 0, 0));
+    DEMAND_CODE(moray_wait(two, 2, 0, ready, NULL, NULL, NULL, 0, 0), MORAY_INVALID);
+    DEMAND_CODE(moray_wait(two, 2, 3, ready, NULL, NULL, NULL, 0, 0), MORAY_INVALID);
+    DEMAND_CODE(moray_wait(two, 2, 1, ready, NULL, NULL, NULL, -1, 0), MORAY_INVALID);
+    DEMAND_CODE(moray_wait(twins, 2, 1, ready, NULL, NULL, NULL, 0, 0), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "twice");
+    DEMAND_CODE(moray_wait(two, 2, 1, ready, NULL, NULL, NULL, 0, 64), MORAY_INVALID);
+    DEMAND_CODE(moray_wait(NULL, 2, 1, ready, NULL, NULL, NULL, 0, 0), MORAY_INVALID);
+    DEMAND_OK(moray_release(two[0]));
+    DEMAND_OK(moray_release(two[1]));
+}
+
+MORAY_ACTOR(mortal);
+MORAY_METHOD(int32_t, mortal, die)
+{
+    raise(SIGKILL);
+    return 0;
+}
+
+static void what_failed_counts_as_ready(void)
+{
+    moray_ref blocker = moray_call(after, 300, 0);
+    moray_ref queued = moray_call(after, 0, blocker); /* waits, so it can be cancelled */
+    mortal_actor actor = moray_new(mortal);
+    moray_ref refs[3] = {moray_call(after_failing, 0), queued, moray_call(mortal_die, actor)};
+    moray_ref ready[3];
+    size_t ready_count;
+
+    DEMAND_OK(moray_cancel(queued));
+    DEMAND_OK(moray_wait(refs, 3, 3, ready, &ready_count, NULL, NULL, 5000, 0));
+    DEMAND_SAME(ready_count, 3);
+    DEMAND_CODE(moray_get_bytes(refs[0], NULL, 0, 0), MORAY_FAILED);
+    DEMAND_CODE(moray_get_bytes(refs[1], NULL, 0, 0), MORAY_CANCELLED);
+    DEMAND_CODE(moray_get_bytes(refs[2], NULL, 0, 0), MORAY_ACTOR_DIED);
+    for (int i = 0; i < 3; i++)
+        DEMAND_OK(moray_release(refs[i]));
+    DEMAND_OK(moray_release(blocker));
+    DEMAND_OK(moray_actor_release(actor));
+}
+
+static void wait_moves_data_only_when_asked(void)
+{
+    const char *share = getenv("MORAY_SHARE");
+    bool apart = moray_ranks() > 1 && share && !strcmp(share, "0");
+    uint64_t before = free_bytes(), until;
+    moray_ref refs[2] = {
+        moray_call_with((.on_rank = on_node(0)), filled, (uint64_t)16 * MIB, 1),
+        moray_call(after, 600, 1),
+    };
+    moray_ref ready[1];
+    size_t ready_count;
+
+    DEMAND_OK(moray_wait(refs, 1, 1, NULL, NULL, NULL, NULL, 0, 0));
+    law_sleep_ms(100);
+    if (apart)
+        DEMAND(free_bytes() + 8 * MIB > before);
+    /* with fetch: it returns when the limit passes, and the transfer has begun all the same */
+    DEMAND_OK(moray_wait(refs, 2, 2, ready, &ready_count, NULL, NULL, 20, MORAY_FETCH));
+    if (apart) {
+        for (until = law_ms() + 3000; free_bytes() + 16 * MIB > before && law_ms() < until;)
+            law_sleep_ms(5);
+        DEMAND(free_bytes() + 16 * MIB <= before);
+    }
+    moray_view view;
+    DEMAND_OK(moray_get_view(refs[0], &view, 0));
+    char *want = malloc(16 * MIB);
+    fill(want, 16 * MIB, 1);
+    DEMAND(memcmp(view.data, want, 16 * MIB) == 0);
+    free(want);
+    moray_view_release(&view);
+    DEMAND_OK(moray_get_bytes(refs[1], NULL, 0, 0));
+    DEMAND_OK(moray_release(refs[0]));
+    DEMAND_OK(moray_release(refs[1]));
+    DEMAND(becomes_free(before - MIB));
+}
+
+/* ---- 10, 11 ---- */
+
+static void what_does_not_fit_is_refused_and_nothing_lost(void)
+{
+    enum { PIECE = 24 * MIB, PIECES_MAX = 64 };
+    moray_ref pieces[PIECES_MAX];
+    uint64_t sums[PIECES_MAX], begin;
+    size_t count = 0;
+
+    while (count < PIECES_MAX) {
+        pieces[count] = put_filled(PIECE, (uint32_t)count, &sums[count]);
+        if (!pieces[count].owner)
+            break;
+        count++;
+    }
+    DEMAND(count >= 2 && count < PIECES_MAX);
+    DEMAND_SAME(moray_last(NULL), MORAY_FULL);
+    DEMAND_NAMES(last_story(), "25165824");          /* its size */
+    DEMAND_NAMES(last_story(), "bytes are free");    /* what is left */
+    DEMAND_NAMES(last_story(), "largest objects");   /* who has the rest */
+    DEMAND_NAMES(last_story(), "MORAY_STORE_BYTES"); /* what to change */
+    /* no call waits for room without end, nor does a result */
+    begin = law_ms();
+    moray_buffer none = moray_create(PIECE);
+    DEMAND(none.data == NULL && moray_last(NULL) == MORAY_FULL);
+    moray_ref small = moray_put_value(int32_t, 4);
+    DEMAND(small.owner != 0);
+    if (moray_ranks() == 1) {
+        moray_ref result = moray_call(filled, (uint64_t)PIECE, 1);
+        DEMAND_CODE(moray_get_bytes(result, NULL, 0, 0), MORAY_FULL);
+        DEMAND_NAMES(moray_error(result), "MORAY_STORE_BYTES");
+        DEMAND_OK(moray_release(result));
+    }
+    DEMAND(law_ms() - begin < 1000);
+    for (size_t i = 0; i < count; i++) {
+        moray_view view;
+        DEMAND_OK(moray_get_view(pieces[i], &view, 0));
+        DEMAND(hash(view.data, view.size) == sums[i]);
+        moray_view_release(&view);
+        DEMAND_OK(moray_release(pieces[i]));
+    }
+    DEMAND_OK(moray_release(small));
+    /* and the room can be used again */
+    pieces[0] = put_filled(PIECE, 1, &sums[0]);
+    DEMAND(pieces[0].owner != 0);
+    DEMAND_OK(moray_release(pieces[0]));
+}
+
+static void results_that_do_not_fit_are_an_error_at_once(void)
+{
+    uint64_t begin = law_ms();
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref result =
+            moray_call_with((.on_rank = on_node(node)), filled, (uint64_t)1 << 40, 1);
+        DEMAND_CODE(moray_get_bytes(result, NULL, 0, 0), MORAY_FULL);
+        DEMAND_NAMES(moray_error(result), "1099511627776");
+        DEMAND_NAMES(moray_error(result), "bytes are free");
+        DEMAND_NAMES(moray_error(result), "MORAY_STORE_BYTES");
+        DEMAND_OK(moray_release(result));
+    }
+    DEMAND(law_ms() - begin < 2000);
+}
+
+static void large_values_are_read_in_place(void)
+{
+    const char *share = getenv("MORAY_SHARE");
+    bool apart = moray_ranks() > 1 && share && !strcmp(share, "0");
+    uint64_t sum, before;
+    moray_view one, two;
+    moray_ref ref = put_filled(8 * MIB, 1, &sum);
+
+    before = free_bytes();
+    DEMAND_OK(moray_get_view(ref, &one, 0));
+    DEMAND_OK(moray_get_view(ref, &two, 0));
+    DEMAND(one.data == two.data);
+    DEMAND((uintptr_t)one.data % 64 == 0);
+    if (!apart) {
+        moray_ref there = moray_call(address_of, ref);
+        DEMAND(moray_take_as(uint64_t, there) == (uint64_t)(uintptr_t)one.data);
+    }
+    DEMAND(free_bytes() + MIB > before);
+    moray_view_release(&one);
+    moray_view_release(&two);
+    DEMAND_OK(moray_release(ref));
+    /* small ones take no block of the arena: a thousand of them leave it as it was */
+    moray_ref small[1000];
+    before = free_bytes();
+    for (int i = 0; i < 1000; i++)
+        small[i] = moray_put_value(int64_t, i);
+    DEMAND(free_bytes() == before);
+    for (int i = 0; i < 1000; i++)
+        DEMAND(moray_take_as(int64_t, small[i]) == i);
+}
+
+/* ---- 38 ---- */
+
+enum { HELD_BYTES = 16 * MIB };
+
+static void a_pending_task_keeps_its_inputs(void)
+{
+    uint64_t before = free_bytes(), sum;
+    moray_ref ref = put_filled(HELD_BYTES, 5, &sum), slow = moray_call(after, 300, 1);
+    moray_ref pending = moray_call(first_of, ref, slow), hashed = moray_call(hash_of, ref);
+    int32_t first;
+    moray_view view;
+
+    DEMAND_OK(moray_get_view(ref, &view, 0));
+    memcpy(&first, view.data, sizeof(first));
+    moray_view_release(&view);
+    DEMAND_OK(moray_release(ref));
+    DEMAND_OK(moray_release(slow));
+    DEMAND(moray_take_as(uint64_t, hashed) == sum);
+    DEMAND_SAME(moray_take_as(int32_t, pending), (int32_t)((uint32_t)first + 1));
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void a_view_keeps_its_object(void)
+{
+    uint64_t before = free_bytes(), sum;
+    moray_ref ref = put_filled(HELD_BYTES, 6, &sum);
+    moray_view view;
+
+    DEMAND_OK(moray_get_view(ref, &view, 0));
+    DEMAND_OK(moray_release(ref));
+    law_sleep_ms(50);
+    DEMAND(free_bytes() + HELD_BYTES <= before);
+    DEMAND(hash(view.data, view.size) == sum);
+    moray_view_release(&view);
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void an_object_keeps_what_it_contains(void)
+{
+    uint64_t before = free_bytes(), sum;
+    moray_ref inner = put_filled(HELD_BYTES, 7, &sum);
+    parcel boxed = {inner, 3};
+    moray_ref outer = moray_put_refs(&boxed, sizeof(boxed), &inner, 1);
+
+    DEMAND(outer.owner != 0);
+    DEMAND_OK(moray_release(inner));
+    law_sleep_ms(50);
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref there = moray_call_with((.on_rank = on_node(node)), unwrap, outer);
+        DEMAND(moray_take_as(uint64_t, there) == sum);
+    }
+    DEMAND_OK(moray_release(outer));
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void a_result_keeps_what_it_contains(void)
+{
+    uint64_t before = free_bytes();
+    char *want = malloc(HELD_BYTES);
+
+    fill(want, HELD_BYTES, 8);
+    uint64_t sum = hash(want, HELD_BYTES);
+    free(want);
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref outer =
+            moray_call_with((.on_rank = on_node(node)), wrap, (uint64_t)HELD_BYTES, 8);
+        DEMAND_OK(moray_get_bytes(outer, NULL, 0, 0));
+        law_sleep_ms(50);
+        moray_ref there = moray_call_with((.on_rank = on_node(node + 1)), unwrap, outer);
+        DEMAND(moray_take_as(uint64_t, there) == sum);
+        /* the driver may use what is inside as long as it holds what is around */
+        parcel boxed;
+        moray_view view;
+        DEMAND_OK(moray_get(outer, &boxed, 0));
+        DEMAND_OK(moray_get_view(boxed.inside, &view, 0));
+        DEMAND(hash(view.data, view.size) == sum);
+        moray_view_release(&view);
+        DEMAND_OK(moray_release(outer));
+    }
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void an_actors_state_keeps_what_it_was_told_to(void)
+{
+    uint64_t before = free_bytes(), sum;
+    for (int node = 0; node < node_count(); node++) {
+        shelf_actor actor = moray_new_with((.on_rank = on_node(node)), shelf);
+        moray_ref ref = put_filled(HELD_BYTES, 9, &sum);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(shelf_store, actor, moray_pass(ref))), 0);
+        DEMAND_OK(moray_release(ref));
+        law_sleep_ms(50);
+        DEMAND(moray_take_as(uint64_t, moray_call(shelf_hash_kept, actor)) == sum);
+        DEMAND(free_bytes() + HELD_BYTES <= before);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(shelf_forget, actor)), 0);
+        DEMAND(becomes_free(before - MIB));
+        /* and what it did not let go ends with it */
+        ref = put_filled(HELD_BYTES, 9, &sum);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(shelf_store, actor, moray_pass(ref))), 0);
+        DEMAND_OK(moray_release(ref));
+        DEMAND_OK(moray_actor_release(actor));
+        DEMAND(becomes_free(before - MIB));
+    }
+}
+
+/* ---- Decisions 8, 9, 38, 39, 40 ---- */
+
+static void holds_are_counted(void)
+{
+    moray_ref ref = moray_put_value(int32_t, 3);
+
+    DEMAND_OK(moray_hold(ref));
+    DEMAND_OK(moray_release(ref));
+    DEMAND_SAME(moray_get_as(int32_t, ref), 3);
+    DEMAND_OK(moray_release(ref));
+    DEMAND_CODE(moray_release(ref), MORAY_STALE);
+    DEMAND_CODE(moray_hold(ref), MORAY_STALE);
+    DEMAND_NAMES(last_story(), "released");
+}
+
+static void a_scope_lets_go_at_its_end(void)
+{
+    moray_ref outer, inner, kept;
+
+    DEMAND_CODE(moray_scope_end(), MORAY_WRONG_STATE);
+    DEMAND_CODE(moray_keep(outer = moray_put_value(int32_t, 1)), MORAY_WRONG_STATE);
+    DEMAND_OK(moray_release(outer));
+    DEMAND_OK(moray_scope_begin());
+    outer = moray_put_value(int32_t, 1);
+    DEMAND_OK(moray_scope_begin());
+    inner = moray_call(after, 0, 2);
+    kept = moray_put_value(int32_t, 3);
+    DEMAND_OK(moray_keep(kept));
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(after, 0, 9)), 9);
+    DEMAND_OK(moray_scope_end());
+    DEMAND_CODE(moray_hold(inner), MORAY_STALE);
+    DEMAND_SAME(moray_get_as(int32_t, outer), 1);
+    DEMAND_OK(moray_scope_end());
+    DEMAND_CODE(moray_hold(outer), MORAY_STALE);
+    DEMAND_SAME(moray_take_as(int32_t, kept), 3);
+}
+
+static void bytes_that_look_like_a_reference_keep_nothing(void)
+{
+    moray_ref ref = moray_put_value(int32_t, 3), bytes, copy;
+
+    bytes = moray_put(&ref, sizeof(ref));
+    DEMAND_OK(moray_release(ref));
+    DEMAND_OK(moray_get(bytes, &copy, 0));
+    DEMAND_CODE(moray_get_bytes(copy, NULL, 0, 0), MORAY_STALE);
+    DEMAND_OK(moray_release(bytes));
+    parcel boxed = {copy, 0};
+    moray_ref there = moray_call(unwrap, boxed);
+    DEMAND_CODE(moray_get_bytes(there, NULL, 0, 0), MORAY_STALE);
+    DEMAND_OK(moray_release(there));
+}
+
+static void a_reference_knows_the_type_of_its_object(void)
+{
+    moray_ref number = moray_call(after, 0, 3);
+    moray_ref wrong = moray_call(misreads, moray_pass(number));
+    char bytes[64];
+
+    DEMAND_CODE(moray_get_bytes(wrong, NULL, 0, 0), MORAY_WRONG_TYPE);
+    DEMAND_NAMES(moray_error(wrong), "int32_t");
+    DEMAND_NAMES(moray_error(wrong), "after");
+    DEMAND_NAMES(moray_error(wrong), "objects.c:");
+    DEMAND_NAMES(moray_error(wrong), "double");
+    DEMAND_OK(moray_release(wrong));
+    /* as an argument: when it is resolved, or at the call if that can be seen there */
+    moray_ref misused = moray_call(unwrap, number);
+    if (misused.owner) {
+        DEMAND_CODE(moray_get_bytes(misused, NULL, 0, 0), MORAY_WRONG_TYPE);
+        DEMAND_OK(moray_release(misused));
+    } else
+        DEMAND_SAME(moray_last(NULL), MORAY_WRONG_TYPE);
+    DEMAND_CODE(moray_get_bytes(number, bytes, 64, 0), MORAY_WRONG_TYPE);
+    DEMAND_NAMES(last_story(), "4 bytes, not 64");
+    DEMAND_OK(moray_release(number));
+    /* bytes of no declared type stand for any type of their size */
+    moray_ref untyped = moray_put("\1\0\0", 4);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(after, 0, untyped)), 1);
+    DEMAND_OK(moray_release(untyped));
+    untyped = moray_put("\1\0\0", 3);
+    misused = moray_call(after, 0, untyped);
+    DEMAND_CODE(moray_get_bytes(misused, NULL, 0, 0), MORAY_WRONG_TYPE);
+    DEMAND_OK(moray_release(misused));
+    DEMAND_OK(moray_release(untyped));
+}
+
+static void a_reference_can_be_handed_on_unresolved(void)
+{
+    moray_ref slow = moray_call(after, 100, 6);
+    moray_ref there = moray_call_with((.on_rank = on_node(0)), hands_on, moray_pass(slow));
+
+    DEMAND_OK(moray_release(slow));
+    DEMAND_SAME(moray_take_as(int32_t, there), 6);
+}
+
+static void a_write_past_the_end_is_noticed(void)
+{
+    /* behind a large buffer lies a page that cannot be written; a small one has a canary */
+    moray_ref large = moray_call_with((.attempts = 1), overruns, (uint64_t)MIB, 1);
+    moray_ref small = moray_call_with((.attempts = 1), overruns, (uint64_t)1000, 1);
+    moray_ref odd = moray_call_with((.attempts = 1), overruns, (uint64_t)MIB + 5, 64);
+
+    DEMAND_CODE(moray_get_bytes(large, NULL, 0, 0), MORAY_DIED);
+    DEMAND_NAMES(moray_error(large), "SIGSEGV");
+    DEMAND_CODE(moray_get_bytes(small, NULL, 0, 0), MORAY_INVALID);
+    DEMAND_NAMES(moray_error(small), "overruns");
+    DEMAND_NAMES(moray_error(small), "1000 bytes");
+    DEMAND_CODE(moray_get_bytes(odd, NULL, 0, 0), MORAY_DIED);
+    DEMAND_OK(moray_release(large));
+    DEMAND_OK(moray_release(small));
+    DEMAND_OK(moray_release(odd));
+}
+
+static void buffers_are_filled_in_place(void)
+{
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        moray_buffer buffer = moray_create(sizes[i]);
+        DEMAND(buffer.data != NULL && (uintptr_t)buffer.data % 64 == 0);
+        fill(buffer.data, sizes[i], (uint32_t)i);
+        uint64_t sum = hash(buffer.data, sizes[i]);
+        moray_ref ref = moray_seal(buffer);
+        DEMAND(ref.owner != 0);
+        DEMAND(moray_seal(buffer).owner == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_STALE);
+        DEMAND(moray_take_as(uint64_t, moray_call(hash_of, ref)) == sum);
+        DEMAND_OK(moray_release(ref));
+        moray_buffer dropped = moray_create(sizes[i]);
+        moray_drop(dropped);
+        DEMAND(moray_seal(dropped).owner == 0);
+    }
+    moray_buffer outside = moray_result(8);
+    DEMAND(outside.data == NULL);
+    DEMAND_SAME(moray_last(NULL), MORAY_WRONG_STATE);
+}
+
+static const struct law laws[] = {
+    {"line 1: get gives what was put, byte for byte, on any rank", gets_give_what_was_put, 60},
+    {"line 1: results of any rank are read on any rank", gets_of_results_made_on_any_rank, 60},
+    {"line 2: values come in the order of the references", values_come_in_the_order_of_references,
+     10},
+    {"line 3: a limit passes, and the reference serves later",
+     limits_pass_and_the_reference_serves_later, 10},
+    {"line 4: one failure is told without waiting for the slow",
+     an_error_is_told_without_waiting_for_the_slow, 10},
+    {"line 5: a reader cannot change what others see", readers_cannot_change_what_others_see, 20},
+    {"line 5: a view outlives its reference", a_view_outlives_its_reference, 10},
+    {"line 6: wait gives k ready and the rest", wait_gives_a_partition, 10},
+    {"line 7: wait refuses what makes no sense", wait_refuses_what_makes_no_sense, 10},
+    {"line 8: what failed, was cancelled or died counts as ready", what_failed_counts_as_ready, 10},
+    {"line 9: wait moves data only when asked", wait_moves_data_only_when_asked, 20},
+    {"line 10: what does not fit is refused, and nothing is lost",
+     what_does_not_fit_is_refused_and_nothing_lost, 20},
+    {"line 10: a result that does not fit is an error at once",
+     results_that_do_not_fit_are_an_error_at_once, 10},
+    {"line 11: large values are read in place, small ones take no block",
+     large_values_are_read_in_place, 10},
+    {"line 38: a pending task keeps its inputs", a_pending_task_keeps_its_inputs, 10},
+    {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
+    {"line 38: an object keeps what it contains", an_object_keeps_what_it_contains, 20},
+    {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},
+    {"line 38: an actor's state keeps what it was told to",
+     an_actors_state_keeps_what_it_was_told_to, 20},
+    {"decision 38: holds are counted", holds_are_counted, 10},
+    {"decision 38: a scope lets go at its end", a_scope_lets_go_at_its_end, 10},
+    {"decision 38: bytes that look like a reference keep nothing",
+     bytes_that_look_like_a_reference_keep_nothing, 10},
+    {"decision 39: a reference knows the type of its object",
+     a_reference_knows_the_type_of_its_object, 10},
+    {"decision 40: a reference can be handed on unresolved",
+     a_reference_can_be_handed_on_unresolved, 10},
+    {"decision 9: a write past the end of a buffer is noticed", a_write_past_the_end_is_noticed,
+     20},
+    {"decision 8: buffers are filled in place", buffers_are_filled_in_place, 20},
+};
+
+int main(int argc, char **argv)
+{
+    return laws_main(argc, argv, laws, COUNT_OF(laws));
+}
