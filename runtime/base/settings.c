@@ -557,12 +557,10 @@ void settings_document(FILE *out)
         const struct row *row = &rows[id];
         describe(row, allowed, sizeof(allowed));
         fprintf(out, "\n## %s\n\n%s\n\n", row->name, row->text);
+        bool has_unit = row->unit[0] && row->initial[0] && row->kind != BYTES &&
+                        row->kind != SIZE && strcmp(row->initial, "auto");
         fprintf(out, "- default: %s%s%s\n", row->initial[0] ? row->initial : "empty",
-                row->unit[0] && row->initial[0] && strcmp(row->initial, "auto") ? " " : "",
-                row->unit[0] && row->kind != BYTES && row->kind != SIZE &&
-                        strcmp(row->initial, "auto")
-                    ? row->unit
-                    : "");
+                has_unit ? " " : "", has_unit ? row->unit : "");
         fprintf(out, "- allowed: %s\n", allowed);
         fprintf(out, "- scope: %s\n- in the program: `.%s`\n", row->scope == JOB ? "job" : "rank",
                 row->field);

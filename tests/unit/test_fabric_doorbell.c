@@ -341,12 +341,16 @@ START_TEST(a_full_connection_says_busy)
 {
     enum moray_code code = MORAY_OK;
     uint8_t bytes[DOORBELL_RECORD_MAX] = {0};
+    int taken = 0;
 
     join(1, 0);
-    for (int i = 0; i < 100000 && code == MORAY_OK; i++) /* nobody polls rank 0 */
+    for (int i = 0; i < 100000 && code == MORAY_OK; i++) { /* nobody polls rank 0 */
         code = doorbell_tell(sides[1].doorbell, 0, DOORBELL_BELL, bytes, sizeof(bytes));
+        taken += code == MORAY_OK;
+    }
     ck_assert_int_eq(code, MORAY_BUSY);
-    ck_assert(reach(&sides[0].records, 100, 5000)); /* and then all of it arrives */
+    ck_assert_int_gt(taken, 0);
+    ck_assert(reach(&sides[0].records, taken, 5000)); /* and then all of it arrives */
     ck_assert_int_eq(sides[0].refusals, 0);
     ck_assert_int_eq(doorbell_tell(sides[1].doorbell, 0, DOORBELL_BELL, bytes, 8), MORAY_OK);
 }
