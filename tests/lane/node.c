@@ -370,6 +370,49 @@ static void demand_once(const struct pool *pool)
     free(seen);
 }
 
+/* Blocks of the slot's slabs that are neither in its stacks nor marked as free. */
+static uint32_t blocks_lost(const struct lane *lane)
+{
+    const struct arena *arena = &lane->arena;
+    const struct arena_layout *layout = arena->layout;
+    const struct arena_slab *slabs = (struct arena_slab *)(arena->region + layout->slabs);
+    uint32_t all = 0, there = 0;
+
+    for (uint32_t i = 0; i < arena->own_count; i++) {
+        uint64_t page = layout->data + (uint64_t)arena->own_pages[i] * ARENA_PAGE_BYTES;
+        all += ARENA_PAGE_BYTES /
+               (uint32_t)arena_block_bytes(arena, (uint32_t)(page / ARENA_PLACE_BYTES));
+        for (int word = 0; word < ARENA_SLAB_WORDS; word++)
+            there += (uint32_t)__builtin_popcountll(
+                atomic_load(&slabs[arena->own_pages[i]].freed[word]));
+    }
+    for (int class = 0; class < ARENA_CLASS_COUNT; class ++)
+        there += arena->free[class].count;
+    return all - there;
+}
+
+void node_lost(const struct node *node, struct lane *lanes, struct node_census *census)
+{
+    const _Atomic uint64_t *words = (_Atomic uint64_t *)(node->region + node->layout.pages);
+    uint64_t pages = 0;
+
+    *census = (struct node_census){0};
+    for (uint32_t slot = 0; slot < node->layout.slot_count; slot++) {
+        struct lane *lane = &lanes[slot];
+        lane_settle_freed(lane);
+        pool_collect(&lane->cell_pool, ~(uint64_t)0);
+        census->records_lost +=
+            lane->record_pool.own_count * POOL_SLAB_ITEMS - lane->record_pool.free_count;
+        census->cells_lost +=
+            lane->cell_pool.own_count * POOL_SLAB_ITEMS - lane->cell_pool.free_count;
+        census->blocks_lost += blocks_lost(lane);
+        pages += lane->arena.own_count;
+    }
+    for (uint32_t page = 0; page < node->layout.page_count; page++)
+        census->pages_lost += atomic_load(&words[page]) != 0;
+    census->pages_lost -= pages;
+}
+
 /* All records and cells of the slot that its next process gets from its own slabs. */
 static void count_slot(const struct node *node, uint16_t slot, struct node_census *census)
 {

@@ -67,9 +67,12 @@ struct node_census {
     uint32_t records_lost,
         cells_lost;      /* free, but in no stack that a new process of the slot gets */
     uint64_t pages_lost; /* not free though nothing is in use */
+    uint32_t blocks_lost;
 };
 /** What is in use by `lanes` (of all slots that have a process; NULL where none). */
 void node_census(const struct node *node, struct lane *const *lanes, struct node_census *census);
+/** When nothing is in use: what none of `lanes` (one a slot) has in its stacks, though it is theirs. */
+void node_lost(const struct node *node, struct lane *lanes, struct node_census *census);
 /** The whole count: repairs and takes over every slot (no handle may be used after it), and takes
  *  every record, cell and page once. */
 void node_count(const struct node *node, struct node_census *census);
