@@ -133,6 +133,20 @@ START_TEST(a_table_survives_the_wire)
 }
 END_TEST
 
+START_TEST(a_text_with_an_end_in_it_is_no_text)
+{
+    char wire[512], *name;
+    size_t bytes = functions_encode(&ours, wire, sizeof(wire));
+    struct functions_table copy;
+
+    for (name = wire; memcmp(name, "norm2", 5) != 0; name++)
+        ;
+    name[2] = 0;
+    ck_assert_int_eq(functions_decode(wire, bytes, &copy, &error), MORAY_PROTOCOL);
+    ck_assert_ptr_null(copy.entries);
+}
+END_TEST
+
 START_TEST(bad_bytes_are_no_table)
 {
     char wire[512];
@@ -187,6 +201,7 @@ int main(void)
     tcase_add_test(laws, a_name_defined_twice_names_both_places);
     tcase_add_test(laws, details_are_asked_for_only_where_the_digest_differs);
     tcase_add_test(laws, a_table_survives_the_wire);
+    tcase_add_test(laws, a_text_with_an_end_in_it_is_no_text);
     tcase_add_loop_test(laws, bad_bytes_are_no_table, 0, 500);
     tcase_add_test(laws, a_failed_allocation_is_said);
     return law_run("gcs/functions", laws);

@@ -218,6 +218,29 @@ START_TEST(any_history_equals_that_of_an_array)
 }
 END_TEST
 
+/* A tree that degenerates into a list takes minutes for this. */
+START_TEST(keys_in_order_do_not_make_it_slow)
+{
+    struct kv *own;
+    char key[16];
+
+    ck_assert_int_eq(kv_create(&(struct kv_options){0}, &own, NULL), MORAY_OK);
+    for (int i = 0; i < 200000; i++) {
+        snprintf(key, sizeof(key), "%08d", i);
+        LAW(kv_put(own, span("s"), span(key), span("v"), KV_IF_ABSENT, &version, &error) ==
+                MORAY_OK,
+            0, i);
+    }
+    ck_assert_uint_eq(kv_key_count(own), 200000);
+    for (int i = 0; i < 200000; i++) {
+        snprintf(key, sizeof(key), "%08d", i);
+        kv_delete(own, span("s"), span(key), &version);
+        LAW(version != 0, 0, i);
+    }
+    kv_destroy(own);
+}
+END_TEST
+
 START_TEST(a_failed_allocation_changes_nothing)
 {
 
@@ -255,6 +278,7 @@ int main(void)
     tcase_add_test(laws, a_swap_happens_only_over_what_was_expected);
     tcase_add_test(laws, each_bound_is_named_and_changes_nothing);
     tcase_add_loop_test(laws, any_history_equals_that_of_an_array, 0, 20);
+    tcase_add_test(laws, keys_in_order_do_not_make_it_slow);
     tcase_add_test(laws, a_failed_allocation_changes_nothing);
     return law_run("gcs/kv", laws);
 }
