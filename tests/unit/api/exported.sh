@@ -12,7 +12,10 @@ trap 'rm -rf "$work"' EXIT
     sed -nE 's/^.*[ *](moray_[a-z0-9_]+) *\(.*\) *(__attribute__ *\(\(.*\)\))? *;$/\1/p' | grep -v '^moray_submit_into$\|^moray_pass$' |
     sort -u >"$work/declared"
 nm -D --defined-only --format=posix "$3" | awk '$2 == "T" { print $1 }' | sort -u >"$work/shown"
-[ -s "$work/declared" ] && [ -s "$work/shown" ] || { echo "nothing to compare" >&2; exit 2; }
+if [ ! -s "$work/declared" ] || [ ! -s "$work/shown" ]; then
+    echo "nothing to compare" >&2
+    exit 2
+fi
 comm -23 "$work/declared" "$work/shown" | sed 's/^/declared, but not in the library: /' >"$work/wrong"
 comm -13 "$work/declared" "$work/shown" | sed 's/^/in the library, but not declared: /' >>"$work/wrong"
 cat "$work/wrong"
