@@ -389,6 +389,10 @@ static enum moray_code submit_when_room(uint32_t index)
 
 static inline void wake_parked(void)
 {
+    if (__builtin_expect(atomic_load_explicit(&me.node->agent_deep, memory_order_relaxed), 0)) {
+        atomic_store(&me.node->agent_deep, 0);
+        lane_wake(&me.lane, LANE_AGENT);
+    }
     if (__builtin_expect(atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed), 0)) {
         uint32_t slot = atomic_load(&me.node->parked_slot);
         atomic_store(&me.node->parked_deep, 0);

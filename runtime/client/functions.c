@@ -150,6 +150,17 @@ uint32_t site_pack(const struct moray_site *site)
                : 0;
 }
 
+/* Addresses of the program itself differ between ranks by where it was loaded. */
+uint64_t program_offset(uint64_t address)
+{
+    return address - (uint64_t)(uintptr_t)image_first;
+}
+
+uint64_t program_address(uint64_t offset)
+{
+    return (uint64_t)(uintptr_t)image_first + offset;
+}
+
 const struct moray_site *site_unpack(uint32_t packed)
 {
     if (!packed || packed - 1 + sizeof(struct moray_site) > (uint64_t)(image_last - image_first))

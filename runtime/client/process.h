@@ -31,8 +31,8 @@ struct node_shared {
     _Atomic uint32_t parked_deep;  /* it sleeps long: a submit that finds nobody idle wakes it */
     _Atomic uint32_t lane_workers; /* how many worker processes may take tasks of the queues */
     _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
-    _Atomic uint32_t agent_asleep;
-    _Atomic uint32_t job_workers; /* of all nodes */
+    _Atomic uint32_t agent_deep;   /* the agent sleeps long: the next submit wakes it */
+    _Atomic uint32_t job_workers;  /* of all nodes */
     uint32_t core_count, worker_count, spin_ns, rank_count, rank, window;
     uint32_t attempts_default, queue_max;
     uint32_t slot_first_actor; /* slots below are the agent's, the driver's and the workers' */
@@ -213,6 +213,8 @@ extern const struct moray_class **classes;
 extern uint32_t class_count;
 enum moray_code functions_settle(struct moray_error *error);
 uint64_t program_digest(void);
+uint64_t program_offset(uint64_t address);
+uint64_t program_address(uint64_t offset);
 uint32_t site_pack(const struct moray_site *site);
 const struct moray_site *site_unpack(uint32_t packed);
 

@@ -237,15 +237,16 @@ static void spawn(uint32_t index)
     }
 }
 
-void actors_creation_ready(uint32_t record, uint32_t generation)
+bool actors_creation_ready(uint32_t record, uint32_t generation)
 {
     (void)generation;
     for (uint32_t i = 0; i < entries_end; i++)
         if (atomic_load(&entry_of(i)->ready) == ACTOR_STARTING &&
             atomic_load(&entry_of(i)->creation) == record) {
             spawn(i);
-            return;
+            return true;
         }
+    return false;
 }
 
 static void start_here(const struct actor_word *word, const struct request_actor *request,

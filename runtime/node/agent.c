@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sodium.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
 
 struct agent agent;
 
-enum { SLEEP_MS_MAX = 1000, END_LIMIT_MS = 2000 };
+enum { SLEEP_MS_MAX = 1000, END_LIMIT_MS = 2000, LOOK_MS = 3 };
 
 /* ---- Records in the agent's hands ---- */
 
@@ -87,14 +88,13 @@ static void take_call(const struct lane_mail *mail)
         requests_take(mail->index, mail->generation);
     else if (flags & RECORD_FAR_CALL)
         actors_call_far(mail->index, mail->generation);
-    else if (lane_home(&agent.lane, mail->index) == LANE_AGENT && (flags & RECORD_GENERAL) &&
-             (flags & RECORD_PROXY) == 0)
-        actors_creation_ready(mail->index, mail->generation);
     else if (record->kind == RECORD_METHOD)
         actors_call_dead(mail->index);
-    else if (flags & RECORD_GENERAL)
-        general_take(mail->index, mail->generation);
-    else
+    else if (flags & RECORD_GENERAL) {
+        if (lane_home(&agent.lane, mail->index) != LANE_AGENT ||
+            !actors_creation_ready(mail->index, mail->generation))
+            general_take(mail->index, mail->generation);
+    } else
         workers_push_ready(mail->index);
 }
 
@@ -209,6 +209,26 @@ static bool job_ends(void)
     return atomic_load(&agent.end_asked) != 0;
 }
 
+/* Tasks that others are to run, or may, need this agent: without workers it is woken like one; with
+ * workers it looks every few milliseconds while there is work, and the first submit wakes it. */
+static void sleep_prepare(int *limit)
+{
+    if (agent.rank_count == 1)
+        return;
+    if (!agent.worker_count) {
+        lane_bit_set(agent.lane.control->idle, LANE_AGENT);
+        if (lane_has_work(&agent.lane) && remote_can_send())
+            *limit = 0;
+        return;
+    }
+    atomic_store(&agent.node->agent_deep, 1);
+    if (lane_has_work(&agent.lane)) {
+        atomic_store(&agent.node->agent_deep, 0);
+        if (*limit > LOOK_MS)
+            *limit = LOOK_MS;
+    }
+}
+
 static void loop(void)
 {
     struct epoll_event events[32];
@@ -230,11 +250,13 @@ static void loop(void)
             continue;
         limit = sleep_ms();
         atomic_store_explicit(&agent.lane.self->asleep, 1, memory_order_seq_cst);
+        sleep_prepare(&limit);
         if (atomic_load(&agent.lane.self->mailbox) || atomic_load(&agent.lane.self->freed) ||
             job_ends() || !remote_may_sleep())
             limit = 0;
         count = epoll_wait(agent.epoll, events, 32, limit);
         atomic_store(&agent.lane.self->asleep, 0);
+        lane_bit_clear(agent.lane.control->idle, LANE_AGENT);
         agent.now_ns = time_ns();
         watch_events(count < 0 ? 0 : count, events);
     }
@@ -283,13 +305,73 @@ static bool start(void)
         !agent_watch(zygote_fd(agent.zygote), WATCH_ZYGOTE) ||
         !agent_watch(output_fd(agent.output), WATCH_OUTPUT))
         return false;
-    if (general_start(&agent.start_error) != MORAY_OK)
-        return false;
     if (agent.is_head && !head_start(&agent.start_error))
         return false;
-    if (!workers_start())
+    /* Rank 0's node, or a rank alone, has work before the fabric is there. */
+    if ((agent.rank_count == 1 || agent.is_head) && !agent_settle(&agent.start_error))
         return false;
     return remote_start(&agent.start_error);
+}
+
+bool agent_settle(struct moray_error *error)
+{
+    if (agent.settled)
+        return true;
+    agent.settled = true;
+    if (general_start(error) != MORAY_OK)
+        return false;
+    if (!workers_start()) {
+        error_set(error, MORAY_SYSTEM, "the workers could not be started");
+        return false;
+    }
+    return true;
+}
+
+void agent_settings_changed(void)
+{
+    struct node_shared *node = agent.node;
+
+    log_start((enum log_level)agent.settings.log, (int)agent.rank);
+    node->attempts_default = (uint32_t)agent.settings.attempts;
+    node->spin_ns = agent.cores.may_spin ? (uint32_t)agent.settings.spin_us * 1000 : 0;
+    if (agent.is_node && agent.settings.workers &&
+        agent.settings.workers <= agent.spare_first + agent.spare_end - 2)
+        agent_set_workers((uint32_t)agent.settings.workers);
+    agent_read_chaos();
+}
+
+bool agent_may_spin(void)
+{
+    uint32_t awake = 1;
+
+    for (uint32_t slot = 1; slot < agent.node->slot_first_actor; slot++)
+        awake += atomic_load(&agent.lane.slots[slot].kind) != LANE_NOBODY &&
+                 !atomic_load(&agent.lane.slots[slot].asleep);
+    return awake <= agent.node->core_count;
+}
+
+void agent_random(void *bytes, size_t count)
+{
+    randombytes_buf(bytes, count);
+}
+
+/* What was freed for processes that are gone, and by them for others, until nothing moves. */
+static void collect_all(void)
+{
+    struct lane lane;
+
+    for (int round = 0; round < 3; round++) {
+        turn();
+        for (uint32_t slot = 1; slot < agent.slot_count; slot++) {
+            enum lane_slot_kind kind = (enum lane_slot_kind)atomic_load(&agent.lane.slots[slot].kind);
+            if (!atomic_load(&agent.lane.slots[slot].freed))
+                continue;
+            if (lane_attach(&lane, agent.lane.control, (uint16_t)slot, kind, agent_wake_slot,
+                            NULL) == MORAY_OK)
+                lane_detach(&lane);
+        }
+        lane_settle_freed(&agent.lane);
+    }
 }
 
 static void report_leaks(void)
@@ -297,8 +379,7 @@ static void report_leaks(void)
     struct arena_usage usage;
     uint32_t records = 0, objects = 0, end;
 
-    lane_settle_freed(&agent.lane);
-    turn();
+    collect_all();
     end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
     for (uint32_t index = 0; index < end; index++) {
         struct record *record = lane_record(&agent.lane, index);

@@ -71,8 +71,9 @@ struct agent {
     uint32_t slot_count, worker_count, spare_first, spare_end, actor_first;
     uint32_t *ready_overflow; /* tasks that found no room in a ring */
     uint32_t ready_overflow_count, ready_overflow_capacity;
-    bool unjudged; /* a dead slot's cell could not be judged yet */
-    bool mpi_started;
+    bool unjudged;           /* a dead slot's cell could not be judged yet */
+    bool skip_exit_handlers; /* a rank was lost: nobody calls MPI_Finalize */
+    bool settled;
     struct local *local;
     struct head *head; /* rank 0 */
     struct fabric *fabric;
@@ -117,6 +118,17 @@ uint32_t agent_make_pending(enum record_kind kind);
 bool agent_watch(int fd, uint32_t tag);
 enum { WATCH_DOORBELL = 1, WATCH_ZYGOTE, WATCH_OUTPUT, WATCH_FABRIC, WATCH_SHARE, WATCH_LINK };
 
+bool agent_may_spin(void);
+/** Rank 0's settings have come: what can still change does. */
+void agent_settings_changed(void);
+void agent_set_workers(uint32_t count);
+void agent_read_chaos(void);
+/** Makes the arena ready and starts the workers: after the settings of rank 0 are known. */
+bool agent_settle(struct moray_error *error);
+void agent_random(void *bytes, size_t count);
+uint64_t program_offset(uint64_t address);
+uint64_t program_address(uint64_t offset);
+
 /* ---- workers.c ---- */
 bool workers_start(void);
 void workers_event(const struct zygote_event *event);
@@ -134,6 +146,7 @@ void agent_wake_slot(void *context, uint16_t slot);
 bool wait_story(int status, char *text, size_t bytes);
 
 /* ---- requests.c ---- */
+void requests_possible(uint32_t index);
 void requests_take(uint32_t index, uint32_t generation);
 void requests_drop_contained(uint32_t index);
 
@@ -145,7 +158,7 @@ void actors_call_far(uint32_t index, uint32_t generation);
 void actors_call_dead(uint32_t index);    /* a call in the hands of a dead actor process */
 bool actors_running_dead(uint32_t index); /* it ran; returns whether it was dealt with */
 void actors_posts_after_repair(void);
-void actors_creation_ready(uint32_t index, uint32_t generation);
+bool actors_creation_ready(uint32_t index, uint32_t generation);
 void node_actors_tick(void);
 void node_actors_end(void);
 

@@ -28,6 +28,7 @@ struct actors *head_actors(void);
 void head_actor_request(uint32_t rank, uint64_t token, uint32_t kind, const void *bytes,
                         uint32_t count);
 void head_actors_tick(void);
+void head_nodes_known(void);
 /** Carries the actors' actions out. */
 void head_actor_actions(void);
 

@@ -75,6 +75,8 @@ void head_actor_actions(void)
         case ACTORS_CHOOSE:
             if (choose(action.id, action.rank, &node))
                 actors_placed(head_actors(), action.id, node, agent.now_ns);
+            else if (!remote_all_known())
+                actors_unplaced(head_actors(), action.id, MORAY_BUSY, "");
             else
                 actors_unplaced(head_actors(), action.id, MORAY_INVALID, "no node can hold it");
             break;
@@ -239,6 +241,15 @@ void head_tell(uint32_t kind, const void *bytes, uint32_t count)
         head_request(agent.rank, RECORD_NONE, kind, bytes, count);
     else
         remote_head_ask(RECORD_NONE, kind, bytes, count);
+}
+
+/* The nodes are known now: what waited for one is placed. */
+void head_nodes_known(void)
+{
+    if (!head_actors())
+        return;
+    actors_room(head_actors(), SIZE_MAX);
+    head_actor_actions();
 }
 
 void head_actors_tick(void)

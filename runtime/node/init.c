@@ -54,7 +54,7 @@ static void roles_choose(uint32_t *node_index, uint32_t *node_count)
         *node_index = launch->local_rank ? launch->local_rank - 1 : 0;
     }
     if (!agent.is_node)
-        *node_count = 0;
+        *node_index = TOPOLOGY_HEAD;
 }
 
 static enum moray_code cores_choose(struct moray_error *error)
@@ -162,8 +162,6 @@ static void shared_fill(void)
     node->store_bytes = control->layout.page_count * (uint64_t)ARENA_PAGE_BYTES;
     node->agent_doorbell = agent.doorbell;
     atomic_store(&node->lane_workers, agent.worker_count);
-    if (agent.worker_count >= 2 && agent.is_node)
-        atomic_store(&node->parked_slot, 2 + agent.worker_count - 1);
     snprintf(node->host, sizeof(node->host), "%s", agent.launch.node);
 }
 
@@ -208,6 +206,32 @@ static void limits_raise(void)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+}
+
+/* Rank 0 may have another number of workers for the nodes; the slots for them are there. */
+void agent_set_workers(uint32_t count)
+{
+    uint32_t spares = agent.spare_end - agent.spare_first;
+
+    if (count > NODE_CORES_MAX)
+        count = NODE_CORES_MAX;
+    agent.worker_count = count;
+    agent.spare_first = 2 + count;
+    agent.spare_end = agent.spare_first + spares < agent.slot_count - 1 ? agent.spare_first + spares
+                                                                        : agent.slot_count - 1;
+    agent.actor_first = agent.spare_end;
+    agent.node->worker_count = count;
+    agent.node->core_count = count;
+    agent.node->slot_first_actor = 2 + count;
+    atomic_store(&agent.node->lane_workers, count);
+    atomic_store(&agent.node->job_workers, count);
+}
+
+void agent_read_chaos(void)
+{
+    struct moray_error error;
+    if (chaos_read(&error) != MORAY_OK)
+        log_warning("%s", error.text);
 }
 
 static enum moray_code prepare(const struct moray_options *options, struct moray_error *error)
@@ -286,6 +310,8 @@ static void driver_begin(void)
     struct lane_control *control = window_rw(me.window, 0);
     me.node = (struct node_shared *)control->node;
     (void)!lane_attach(&me.lane, control, 1, LANE_IS_DRIVER, process_wake, NULL);
+    if (me.node->worker_count >= 2)
+        atomic_store(&me.node->parked_slot, 2 + me.node->worker_count - 1);
     atomic_store(&me.node->driver_busy, 1);
     me.role = ROLE_DRIVER;
     atexit(at_exit);
@@ -398,6 +424,8 @@ int moray_finalize(void)
 
 void exit_after_agent(int status)
 {
+    if (agent.skip_exit_handlers)
+        _exit(status);
     exit(status);
 }
 

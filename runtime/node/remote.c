@@ -1,142 +1,778 @@
-#include <stdio.h>
+#include "node/remote_inside.h"
 
-#include "node/remote.h"
+#include <mpi.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/time.h"
+#include "node/head.h"
+#include "node/share.h"
 #include "sched/policy/local.h"
 #include "store/arena/window.h"
 
-bool remote_start(struct moray_error *error)
+/*
+ * The message lane's start and end, its fabric, and the rows of items. One rank alone has none of it.
+ *
+ *     share       ranks of a host map each other's arenas (MORAY_SHARE)
+ *     MPI         started here, by the agent's thread, which is then MPI's main thread
+ *     settings    rank 0's, to all
+ *     fabric      opens at once; messages wait inside it until discovery has ended
+ *     HELLO       each rank to rank 0; when all are there, NODES to all
+ */
+
+enum { POLL_AFTER_NS = 50000 };
+
+static bool is_alone(void)
 {
-    (void)error;
-    return true;
+    return agent.rank_count == 1;
 }
-void remote_stop(bool clean)
-{
-    (void)clean;
-}
-uint32_t remote_poll(void)
-{
-    return 0;
-}
-void remote_tick(void)
-{
-}
-bool remote_may_sleep(void)
-{
-    return true;
-}
-bool remote_keep_polling(void)
-{
-    return false;
-}
-uint64_t remote_deadline(void)
-{
-    return UINT64_MAX;
-}
-void remote_watch(uint32_t tag)
-{
-    (void)tag;
-}
-bool remote_driver_waits(void)
-{
-    return false;
-}
-void remote_tell_end(int status)
-{
-    (void)status;
-}
-void remote_tell_setup(uint64_t f, uint32_t r)
-{
-    (void)f;
-    (void)r;
-}
-uint32_t remote_stand_in(moray_ref ref)
-{
-    (void)ref;
-    return RECORD_NONE;
-}
-void remote_ended(uint32_t i, uint32_t g)
-{
-    (void)i;
-    (void)g;
-}
-void remote_free(uint32_t index, uint32_t generation)
-{
-    struct record *record = lane_find(&agent.lane, index, generation);
-    if (!record)
-        return;
-    requests_drop_contained(index);
-    atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONTAINS);
-    pool_mark(&agent.lane.record_pool, index);
-    atomic_store(&agent.lane.slots[lane_home(&agent.lane, index)].freed, 1);
-}
-void remote_want(uint32_t i, uint32_t g)
-{
-    (void)i;
-    (void)g;
-}
-void remote_fetch_request(uint32_t r, const void *b, uint32_t c)
-{
-    (void)b;
-    (void)c;
-    agent_answer(r, NULL, 0);
-}
-bool remote_place(uint32_t i, uint32_t g, const struct record_long *d)
-{
-    (void)i;
-    (void)g;
-    (void)d;
-    return false;
-}
-bool remote_possible(struct resources need, int32_t on, struct moray_error *error)
-{
-    (void)on;
-    return local_possible(agent.local, need, error) == MORAY_OK;
-}
-bool remote_is_node(uint32_t rank)
-{
-    return rank == 0;
-}
-void remote_send_call(uint32_t r, uint64_t a, uint32_t i, uint32_t g)
-{
-    (void)r;
-    (void)a;
-    (void)i;
-    (void)g;
-}
-void remote_report(void)
-{
-}
-uint64_t remote_mean_task_ns(void)
-{
-    return 0;
-}
-uint64_t remote_arrived(void)
-{
-    return 0;
-}
-void remote_head_ask(uint64_t t, uint32_t k, const void *b, uint32_t c)
-{
-    (void)t;
-    (void)k;
-    (void)b;
-    (void)c;
-}
-void remote_head_reply(uint32_t r, uint64_t t, enum moray_code code, const void *b, uint32_t c)
-{
-    (void)r;
-    (void)t;
-    (void)code;
-    (void)b;
-    (void)c;
-}
-void remote_word(uint32_t r, uint32_t k, const void *b, uint32_t c)
-{
-    (void)r;
-    (void)k;
-    (void)b;
-    (void)c;
-}
+
 uint64_t window_memory_limit_of_node(void)
 {
     return window_memory_limit(NULL) / agent.launch.local_count;
+}
+
+/* ---- Items out ---- */
+
+static void out_push_full(struct out *out)
+{
+    struct out_full *full = malloc(sizeof(*full) + out->used);
+
+    if (!full)
+        abort();
+    full->next = NULL;
+    full->used = out->used;
+    memcpy(full->bytes, out->bytes, out->used);
+    if (!out->full)
+        out->full_last = &out->full;
+    *out->full_last = full;
+    out->full_last = &full->next;
+    out->used = 0;
+}
+
+/* Gives what it can to the fabric. Returns whether something went. */
+static bool out_send(uint32_t rank)
+{
+    struct out *out = &remote_peers[rank].out;
+    bool any = false;
+
+    while (out->full) {
+        struct out_full *full = out->full;
+        enum moray_code code = fabric_send(agent.fabric, rank, full->bytes, full->used);
+        if (code == MORAY_BUSY)
+            return any;
+        out->full = full->next;
+        free(full);
+        any = true;
+    }
+    if (!out->used)
+        return any;
+    enum moray_code code = fabric_send(agent.fabric, rank, out->bytes, out->used);
+    if (code == MORAY_BUSY)
+        return any;
+    out->used = 0;
+    return true;
+}
+
+bool out_flush(void)
+{
+    bool any = false;
+
+    for (uint32_t rank = 0; rank < agent.rank_count; rank++)
+        if (rank != agent.rank && (remote_peers[rank].out.used || remote_peers[rank].out.full))
+            any |= out_send(rank);
+    return any;
+}
+
+void *out_item(uint32_t rank, enum item_kind kind, uint32_t bytes)
+{
+    struct out *out = &remote_peers[rank].out;
+    uint32_t whole = (uint32_t)sizeof(struct item) + rounded(bytes);
+
+    assert(rank != agent.rank && rank < agent.rank_count);
+    if (out->used && out->used + whole > OUT_BYTES) {
+        out_send(rank);
+        if (out->used)
+            out_push_full(out);
+    }
+    if (out->used + whole > out->capacity) {
+        out->capacity = out->used + whole > OUT_BYTES ? out->used + whole : OUT_BYTES;
+        out->bytes = realloc(out->bytes, out->capacity);
+        if (!out->bytes)
+            abort(); /* the rank ends, and with it the job: nothing can be told to others */
+    }
+    struct item *item = (struct item *)(out->bytes + out->used);
+    *item = (struct item){.kind = kind, .bytes = rounded(bytes)};
+    if (item->bytes > bytes)
+        memset((char *)(item + 1) + bytes, 0, item->bytes - bytes);
+    out->used += whole;
+    return item + 1;
+}
+
+/* ---- Who is who ---- */
+
+static void know(uint32_t rank, const struct item_hello *hello)
+{
+    struct peer *peer = &remote_peers[rank];
+
+    if (peer->known)
+        return;
+    peer->known = true;
+    peer->is_node = hello->is_node != 0;
+    peer->workers = hello->workers;
+    peer->memory_bytes = hello->memory_bytes;
+    peer->host = hello->host;
+    peer->digest = hello->digest;
+    agent.remote->known_count++;
+    if (agent.remote->known_count == agent.rank_count) {
+        uint32_t workers = 0;
+        for (uint32_t i = 0; i < agent.rank_count; i++)
+            workers += remote_peers[i].workers;
+        atomic_store(&agent.node->job_workers, workers);
+        agent.remote->all_known = true;
+        moves_join();
+        moves_possible_flush();
+        head_nodes_known();
+    }
+}
+
+static struct item_hello own_hello(void)
+{
+    uint64_t host = 0xcbf29ce484222325;
+
+    for (const char *at = agent.launch.node_key; *at; at++)
+        host = (host ^ (unsigned char)*at) * 0x100000001b3;
+    return (struct item_hello){.digest = program_digest(),
+                               .host = host,
+                               .memory_bytes = window_memory_limit_of_node(),
+                               .is_node = agent.is_node,
+                               .workers = agent.worker_count,
+                               .window = agent.window};
+}
+
+/* A line a function: its name, types, file and line; NUL-ended. */
+static void functions_send(uint32_t rank)
+{
+    size_t used = 0, room = 512 * 1024;
+    char *text = malloc(room);
+
+    if (!text)
+        return;
+    for (uint32_t i = 0; i < function_count && used + 1024 < room; i++) {
+        const struct moray_function *function = functions[i];
+        used += (size_t)snprintf(text + used, room - used, "%s(", function->name);
+        for (unsigned k = 0; k < function->parameter_count && used + 256 < room; k++)
+            used += (size_t)snprintf(text + used, room - used, "%s%.64s:%u", k ? ", " : "",
+                                     function->parameters[k].type, function->parameters[k].size);
+        used += (size_t)snprintf(text + used, room - used, ")");
+        for (unsigned k = 0; k < function->result_count && used + 256 < room; k++)
+            used += (size_t)snprintf(text + used, room - used, "%s%.64s:%u", k ? ", " : " -> ",
+                                     function->results[k].type, function->results[k].size);
+        used += (size_t)snprintf(text + used, room - used, " at %.200s:%d\n", function->file,
+                                 function->line);
+    }
+    char *at = out_item(rank, ITEM_FUNCTIONS, (uint32_t)used + 1);
+    memcpy(at, text, used);
+    at[used] = '\0';
+    free(text);
+}
+
+/* The first line that the other rank has otherwise, for the story. */
+static void functions_differ(uint32_t rank, const char *theirs)
+{
+    for (uint32_t i = 0; i < function_count; i++) {
+        const struct moray_function *function = functions[i];
+        char name[256];
+        size_t length = (size_t)snprintf(name, sizeof(name), "%s(", function->name);
+        const char *line = theirs;
+        while (line && strncmp(line, name, length))
+            line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL;
+        if (!line || !*line) {
+            agent_fail(
+                "the programs of rank 0 and rank %u differ: %s (%s:%d) is not in that of rank "
+                "%u; start the same program on all ranks",
+                rank, function->name, function->file, function->line, rank);
+            return;
+        }
+        char mine[1024];
+        int used = snprintf(mine, sizeof(mine), "%s(", function->name);
+        for (unsigned k = 0; k < function->parameter_count && used < 900; k++)
+            used += snprintf(mine + used, sizeof(mine) - (size_t)used, "%s%.64s:%u", k ? ", " : "",
+                             function->parameters[k].type, function->parameters[k].size);
+        used += snprintf(mine + used, sizeof(mine) - (size_t)used, ")");
+        for (unsigned k = 0; k < function->result_count && used < 900; k++)
+            used +=
+                snprintf(mine + used, sizeof(mine) - (size_t)used, "%s%.64s:%u", k ? ", " : " -> ",
+                         function->results[k].type, function->results[k].size);
+        if (strncmp(line, mine, (size_t)used)) {
+            agent_fail("the programs of rank 0 and rank %u differ: %s at %s:%d is on rank %u %.*s; "
+                       "start the same program on all ranks",
+                       rank, mine, function->file, function->line, rank, (int)strcspn(line, "\n"),
+                       line);
+            return;
+        }
+    }
+    agent_fail(
+        "the programs of rank 0 and rank %u differ: rank %u has functions or actors that rank 0 "
+        "has not; start the same program on all ranks",
+        rank, rank);
+}
+
+static void take_hello(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_hello *hello = bytes_take(in, sizeof(*hello));
+
+    if (!hello || !agent.is_head)
+        return;
+    if (hello->digest != program_digest()) {
+        out_item(rank, ITEM_FUNCTIONS, 0);
+        return;
+    }
+    know(rank, hello);
+    if (!agent.remote->all_known)
+        return;
+    for (uint32_t to = 1; to < agent.rank_count; to++) {
+        struct item_hello *all =
+            out_item(to, ITEM_NODES, agent.rank_count * (uint32_t)sizeof(*all));
+        for (uint32_t i = 0; i < agent.rank_count; i++)
+            all[i] = (struct item_hello){.host = remote_peers[i].host,
+                                         .memory_bytes = remote_peers[i].memory_bytes,
+                                         .is_node = remote_peers[i].is_node,
+                                         .workers = remote_peers[i].workers};
+    }
+}
+
+static void take_nodes(struct bytes_reader *in)
+{
+    const struct item_hello *all = bytes_take(in, agent.rank_count * sizeof(*all));
+
+    for (uint32_t rank = 0; all && rank < agent.rank_count; rank++)
+        know(rank, &all[rank]);
+}
+
+static void take_setup(struct bytes_reader *in)
+{
+    const struct item_setup *item = bytes_take(in, sizeof(*item));
+    const void *bytes = item ? bytes_take(in, item->count) : NULL;
+    uint32_t index, number = atomic_load(&agent.node->setup_count);
+
+    if (!bytes || number == SETUPS_MAX)
+        return;
+    index = agent_make_pending(RECORD_OBJECT);
+    if (index == RECORD_NONE)
+        return;
+    agent_answer(index, bytes, item->count);
+    agent.node->setups[number].function = program_address(item->function);
+    agent.node->setups[number].record = index;
+    atomic_store(&agent.node->setup_count, number + 1);
+}
+
+void remote_tell_setup(uint64_t function, uint32_t record)
+{
+    struct record *value = lane_record(&agent.lane, record);
+    const void *bytes = record_flags(value) & RECORD_RESULT_BLOCK
+                            ? arena_at(&agent.lane.arena, value->result.block.place)
+                            : (const void *)value->result.value;
+    uint32_t count = (uint32_t)record_result_bytes(value);
+
+    for (uint32_t rank = 0; rank < agent.rank_count; rank++) {
+        if (rank == agent.rank)
+            continue;
+        struct item_setup *item = out_item(rank, ITEM_SETUP, (uint32_t)sizeof(*item) + count);
+        *item = (struct item_setup){.function = program_offset(function), .count = count};
+        memcpy(item + 1, bytes, count);
+    }
+}
+
+/* ---- Words of the GCS ---- */
+
+static void send_ask(uint32_t rank, enum item_kind kind, uint64_t token, uint32_t word,
+                     const void *bytes, uint32_t count)
+{
+    struct item_ask *item = out_item(rank, kind, (uint32_t)sizeof(*item) + count);
+
+    *item = (struct item_ask){.token = token, .kind = word, .count = count};
+    if (count)
+        memcpy(item + 1, bytes, count);
+}
+
+void remote_head_ask(uint64_t token, uint32_t kind, const void *bytes, uint32_t count)
+{
+    send_ask(0, ITEM_ASK, token, kind, bytes, count);
+}
+
+void remote_head_reply(uint32_t rank, uint64_t token, enum moray_code code, const void *bytes,
+                       uint32_t count)
+{
+    send_ask(rank, ITEM_REPLY, token, code, bytes, count);
+}
+
+void remote_word(uint32_t rank, uint32_t kind, const void *bytes, uint32_t count)
+{
+    send_ask(rank, ITEM_WORD, 0, kind, bytes, count);
+}
+
+static void take_ask(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
+{
+    const struct item_ask *item = bytes_take(in, sizeof(*item));
+    const void *bytes = item ? bytes_take(in, item->count) : NULL;
+
+    if (!bytes)
+        return;
+    if (kind == ITEM_ASK && agent.is_head)
+        head_request(rank, item->token, item->kind, bytes, item->count);
+    else if (kind == ITEM_REPLY && rank == 0)
+        head_answered(item->token, (enum moray_code)item->kind, bytes, item->count);
+    else if (kind == ITEM_WORD && rank == 0)
+        actors_word(item->kind, bytes, item->count);
+}
+
+/* ---- Items in ---- */
+
+static void take_item(uint32_t rank, const struct item *item, struct bytes_reader *in)
+{
+    switch ((enum item_kind)item->kind) {
+    case ITEM_HELLO:
+        take_hello(rank, in);
+        break;
+    case ITEM_NODES:
+        take_nodes(in);
+        break;
+    case ITEM_TASK:
+    case ITEM_CALL:
+        tasks_take_task(rank, (enum item_kind)item->kind, in);
+        break;
+    case ITEM_RESULT:
+        tasks_take_result(rank, in);
+        break;
+    case ITEM_BORROW:
+        objects_take_borrow(rank, in);
+        break;
+    case ITEM_OBJECT:
+        objects_take_object(rank, in);
+        break;
+    case ITEM_RELEASE:
+        objects_take_release(rank, in);
+        break;
+    case ITEM_FREE:
+        objects_take_free(rank, in);
+        break;
+    case ITEM_PULL:
+        objects_take_pull(rank, in);
+        break;
+    case ITEM_GRANT:
+        objects_take_grant(rank, in);
+        break;
+    case ITEM_PULLED:
+        objects_take_pulled(rank, in);
+        break;
+    case ITEM_ASK:
+    case ITEM_REPLY:
+    case ITEM_WORD:
+        take_ask(rank, (enum item_kind)item->kind, in);
+        break;
+    case ITEM_LOAD:
+        moves_take_load(rank, in);
+        break;
+    case ITEM_MOVE:
+        moves_take_move(rank, in);
+        break;
+    case ITEM_MOVED:
+        moves_take_moved(rank, in);
+        break;
+    case ITEM_SETUP:
+        take_setup(in);
+        break;
+    case ITEM_FUNCTIONS:
+        if (agent.is_head && bytes_left(in) && in->end[-1] == '\0')
+            functions_differ(rank, (const char *)in->at);
+        else if (!agent.is_head)
+            functions_send(rank);
+        break;
+    case ITEM_END: {
+        const struct item_end *end = bytes_take(in, sizeof(*end));
+        if (end && rank == 0) {
+            agent.end_status = end->status;
+            atomic_store(&agent.end_asked, 1);
+        }
+        break;
+    }
+    }
+}
+
+static void on_message(void *context, uint32_t rank, const void *bytes, size_t count)
+{
+    const char *at = bytes, *end = at + count;
+
+    (void)context;
+    while (end - at >= (ptrdiff_t)sizeof(struct item)) {
+        const struct item *item = (const struct item *)at;
+        if (item->bytes > (size_t)(end - at) - sizeof(*item)) {
+            agent_fail("a message of rank %u is malformed", rank);
+            return;
+        }
+        struct bytes_reader in = bytes_read(item + 1, item->bytes);
+        take_item(rank, item, &in);
+        at += sizeof(*item) + item->bytes;
+    }
+}
+
+static void on_read_done(void *context, uint64_t cookie, enum moray_code code, bool posted)
+{
+    (void)context;
+    (void)posted;
+    objects_read_done(cookie, code);
+}
+
+static void on_lost(void *context, uint32_t rank, bool left, const char *reason)
+{
+    (void)context;
+    if (left || agent.remote->ended || atomic_load(&agent.end_asked)) {
+        if (left && rank == 0 && !atomic_load(&agent.end_asked)) {
+            agent.end_status = 0;
+            atomic_store(&agent.end_asked, 1);
+        }
+        return;
+    }
+    agent_fail("rank %u is lost: %s", rank, reason);
+}
+
+static void on_refused(void *context, const struct moray_error *error)
+{
+    (void)context;
+    log_warning("%s", error->text);
+}
+
+static void on_failed(void *context, const struct moray_error *error)
+{
+    (void)context;
+    agent_fail("%s", error->text);
+}
+
+static const struct fabric_handler handler = {.message = on_message,
+                                              .read_done = on_read_done,
+                                              .lost = on_lost,
+                                              .refused = on_refused,
+                                              .failed = on_failed};
+
+uint32_t remote_poll(void)
+{
+    uint32_t done;
+
+    if (is_alone() || !agent.fabric)
+        return 0;
+    done = (uint32_t)fabric_poll(agent.fabric, &handler);
+    done += moves_poll();
+    done += out_flush();
+    if (done)
+        agent.remote->poll_until_ns = agent.now_ns + POLL_AFTER_NS;
+    return done;
+}
+
+bool remote_may_sleep(void)
+{
+    return is_alone() || !agent.fabric || fabric_may_sleep(agent.fabric);
+}
+
+/* Polls a little longer while there is traffic, where cores are free for it. */
+bool remote_keep_polling(void)
+{
+    return !is_alone() && agent.node->spin_ns && agent.now_ns < agent.remote->poll_until_ns &&
+           agent_may_spin();
+}
+
+uint64_t remote_deadline(void)
+{
+    if (is_alone())
+        return UINT64_MAX;
+    for (uint32_t rank = 0; rank < agent.rank_count; rank++)
+        if (remote_peers[rank].out.full)
+            return agent.now_ns + TIME_NS_PER_MS;
+    return agent.remote->share ? share_next_ns(agent.remote->share) : UINT64_MAX;
+}
+
+void remote_tick(void)
+{
+    if (!is_alone() && agent.remote->share)
+        remote_watch(WATCH_SHARE);
+}
+
+/* ---- Ranks of the same host ---- */
+
+struct share_note {
+    uint32_t rank, is_node, window, workers;
+};
+
+static void peer_take(struct share_peer *peer)
+{
+    struct share_note note;
+    struct moray_error error;
+
+    memcpy(&note, peer->note, sizeof(note));
+    if (note.rank >= agent.rank_count || peer->arena_fd < 0)
+        return;
+    remote_peers[note.rank].same_host = true;
+    remote_peers[note.rank].window = peer->local_rank;
+    if (agent.zygote &&
+        zygote_pass_peer(agent.zygote, peer->local_rank, peer->arena_fd, &error) != MORAY_OK)
+        log_warning("%s", error.text);
+    if (window_map_peer(peer->local_rank, peer->arena_fd, peer->writable, &error) != MORAY_OK) {
+        remote_peers[note.rank].same_host = false;
+        log_warning("%s", error.text);
+        return;
+    }
+    if (agent.is_head && !agent.is_node && peer->writable && note.is_node &&
+        !atomic_load(&agent.ready)) {
+        agent.attached.owner = note.rank + 1;
+        agent.attached.window = peer->local_rank;
+        agent.attached.doorbell = peer->extra_count ? peer->extra[0] : -1;
+        atomic_store(&agent.ready, 1);
+    }
+}
+
+void remote_watch(uint32_t tag)
+{
+    struct share_peer peer;
+    bool over;
+
+    (void)tag;
+    if (!agent.remote->share)
+        return;
+    over = share_step(agent.remote->share, agent.now_ns);
+    while (share_next(agent.remote->share, &peer))
+        peer_take(&peer);
+    if (!over)
+        return;
+    char missing[200];
+    if (share_missing(agent.remote->share, missing, sizeof(missing)))
+        log_warning("some ranks of this host do not share their memory: %s", missing);
+    share_close(agent.remote->share);
+    agent.remote->share = NULL;
+    if (!atomic_load(&agent.ready))
+        atomic_store(&agent.ready, 1); /* the driver then uses its own arena, by messages */
+}
+
+static bool share_begin(const uint8_t *secret, struct moray_error *error)
+{
+    struct share_note note = {agent.rank, agent.is_node, agent.window, agent.worker_count};
+    bool head_here = agent.launch.rank == agent.launch.local_rank;
+    struct share_options options = {.launch = &agent.launch,
+                                    .secret = secret,
+                                    .arena_fd = window_of(agent.window)->fd,
+                                    .writable_to = SHARE_NOBODY,
+                                    .extra = {agent.doorbell},
+                                    .extra_count = 1};
+
+    if (agent.launch.local_count == 1 || !agent.settings.share)
+        return true;
+    /* The first node beside a head gives it its arena to write: its driver has slot 1 there. */
+    if (head_here && agent.launch.local_rank == 1 && agent.is_node)
+        options.writable_to = 0;
+    memcpy(options.note, &note, sizeof(note));
+    if (share_open(&options, &agent.remote->share, error) != MORAY_OK)
+        return false;
+    return agent_watch(share_fd(agent.remote->share), WATCH_SHARE);
+}
+
+bool remote_driver_waits(void)
+{
+    return !is_alone() && agent.is_head && !agent.is_node && agent.remote->share != NULL;
+}
+
+/* ---- MPI ---- */
+
+static enum moray_code gather(void *context, const void *mine, size_t bytes, void *all)
+{
+    (void)context;
+    return MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, MPI_COMM_WORLD) ==
+                   MPI_SUCCESS
+               ? MORAY_OK
+               : MORAY_SYSTEM;
+}
+
+static enum moray_code broadcast(void *context, uint32_t root, void *data, size_t bytes)
+{
+    (void)context;
+    return MPI_Bcast(data, (int)bytes, MPI_BYTE, (int)root, MPI_COMM_WORLD) == MPI_SUCCESS
+               ? MORAY_OK
+               : MORAY_SYSTEM;
+}
+
+static bool mpi_start(struct moray_error *error)
+{
+    int provided, rank, count;
+
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+        error_set(error, MORAY_SYSTEM, "MPI_Init_thread failed");
+        return false;
+    }
+    agent.remote->mpi = true;
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &count);
+    if ((uint32_t)rank != agent.rank || (uint32_t)count != agent.rank_count) {
+        error_set(error, MORAY_SYSTEM,
+                  "MPI says rank %d of %d, the launcher's environment %u of %u; start the program "
+                  "with the mpirun of the MPI that it is linked with",
+                  rank, count, agent.rank, agent.rank_count);
+        return false;
+    }
+    return true;
+}
+
+/* Rank 0's settings, to all. What decides the arena's size was fixed before. */
+static bool settings_share(struct moray_error *error)
+{
+    static char bytes[32768];
+    uint64_t count = 0;
+
+    if (agent.is_head)
+        count = settings_pack(&agent.settings, bytes, sizeof(bytes));
+    if (broadcast(NULL, 0, &count, sizeof(count)) != MORAY_OK || count > sizeof(bytes) ||
+        broadcast(NULL, 0, bytes, count) != MORAY_OK) {
+        error_set(error, MORAY_SYSTEM, "rank 0's settings did not arrive");
+        return false;
+    }
+    if (agent.is_head)
+        return true;
+    if (settings_apply(&agent.settings, bytes, count, error) != MORAY_OK)
+        return false;
+    agent_settings_changed();
+    return true;
+}
+
+static bool fabric_begin(const uint8_t *secret, struct moray_error *error)
+{
+    struct fabric_options options = {
+        .kind = agent.settings.fabric == SETTING_MPI ? FABRIC_MPI : FABRIC_OFI,
+        .rank = agent.rank,
+        .rank_count = agent.rank_count,
+        .one_host = agent.launch.local_count == agent.rank_count,
+        .interface = *agent.settings.interface ? agent.settings.interface : NULL,
+        .provider = *agent.settings.provider ? agent.settings.provider : NULL,
+        .provider_forced = *agent.settings.provider != '\0',
+        .arena = window_rw(agent.window, 0),
+        .arena_bytes = window_bytes(agent.window),
+        .secret = secret,
+        .bootstrap = {NULL, gather, broadcast},
+    };
+
+    if (fabric_open(&options, &agent.fabric, error) != MORAY_OK)
+        return false;
+    log_info("%s", fabric_text(agent.fabric));
+    return agent_watch(fabric_fd(agent.fabric), WATCH_FABRIC);
+}
+
+bool remote_start(struct moray_error *error)
+{
+    uint8_t secret[LAUNCH_SECRET_BYTES];
+    bool early;
+    struct item_hello hello;
+
+    if (is_alone())
+        return true;
+    agent.remote = calloc(1, sizeof(*agent.remote));
+    if (agent.remote)
+        agent.remote->peers = calloc(agent.rank_count, sizeof(*agent.remote->peers));
+    if (!agent.remote || !agent.remote->peers) {
+        error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", agent.rank_count);
+        return false;
+    }
+    early = launch_secret(NULL, secret);
+    if (!mpi_start(error) || !settings_share(error))
+        return false;
+    if (!agent_settle(error))
+        return false;
+    if (!early) {
+        if (agent.is_head)
+            agent_random(secret, sizeof(secret));
+        if (broadcast(NULL, 0, secret, sizeof(secret)) != MORAY_OK) {
+            error_set(error, MORAY_SYSTEM, "the job's secret did not arrive");
+            return false;
+        }
+    }
+    if (!share_begin(secret, error) || !moves_start(error) || !fabric_begin(secret, error))
+        return false;
+    hello = own_hello();
+    if (agent.is_head)
+        know(0, &hello);
+    else
+        memcpy(out_item(0, ITEM_HELLO, sizeof(hello)), &hello, sizeof(hello));
+    out_flush();
+    return true;
+}
+
+void remote_tell_end(int status)
+{
+    if (is_alone() || !agent.remote || agent.remote->told_end || !agent.fabric)
+        return;
+    agent.remote->told_end = true;
+    if (agent.is_head)
+        for (uint32_t rank = 1; rank < agent.rank_count; rank++)
+            *(struct item_end *)out_item(rank, ITEM_END, sizeof(struct item_end)) =
+                (struct item_end){.status = status};
+    out_flush();
+}
+
+void remote_stop(bool clean)
+{
+    bool finalize;
+
+    if (is_alone() || !agent.remote)
+        return;
+    agent.remote->ended = true;
+    if (agent.fabric)
+        for (int i = 0; i < 1000 && clean; i++) {
+            bool left = false;
+            fabric_poll(agent.fabric, &handler);
+            out_flush();
+            for (uint32_t rank = 0; rank < agent.rank_count; rank++)
+                left |= remote_peers[rank].out.full != NULL || remote_peers[rank].out.used > 0;
+            if (!left)
+                break;
+            usleep(1000);
+        }
+    share_close(agent.remote->share);
+    agent.remote->share = NULL;
+    finalize = fabric_close(agent.fabric, clean);
+    agent.fabric = NULL;
+    objects_end();
+    moves_end();
+    for (uint32_t rank = 0; rank < agent.rank_count; rank++)
+        free(remote_peers[rank].out.bytes);
+    if (agent.remote->mpi && finalize)
+        MPI_Finalize();
+    else if (agent.remote->mpi)
+        agent.skip_exit_handlers = true;
+    free(agent.remote->peers);
+    free(agent.remote);
+    agent.remote = NULL;
+}
+
+uint64_t remote_arrived(void)
+{
+    return is_alone() ? 0 : agent.remote->arrived;
+}
+
+uint64_t remote_mean_task_ns(void)
+{
+    return is_alone() ? 0 : agent.remote->mean_task_ns;
+}
+
+bool remote_all_known(void)
+{
+    return is_alone() || agent.remote->all_known;
+}
+
+bool remote_is_node(uint32_t rank)
+{
+    if (is_alone())
+        return rank == 0;
+    return rank < agent.rank_count &&
+           (remote_peers[rank].known ? remote_peers[rank].is_node
+                                     : rank == agent.rank && agent.is_node);
 }

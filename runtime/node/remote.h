@@ -45,8 +45,13 @@ void remote_fetch_request(uint32_t request, const void *bytes, uint32_t count);
 
 /** A general task that is to run elsewhere; false: it stays. */
 bool remote_place(uint32_t index, uint32_t generation, const struct record_long *details);
+/** Whether some node would take a task of this rank now. */
+bool remote_can_send(void);
 bool remote_possible(struct resources need, int32_t on_rank, struct moray_error *error);
+/** Not all ranks are known yet: the request is asked again (requests_possible) when they are. */
+bool remote_must_wait(uint32_t index, uint32_t generation);
 bool remote_is_node(uint32_t rank);
+bool remote_all_known(void);
 void remote_send_call(uint32_t rank, uint64_t actor, uint32_t index, uint32_t generation);
 void remote_report(void);
 uint64_t remote_mean_task_ns(void);

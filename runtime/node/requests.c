@@ -103,16 +103,23 @@ static void resolve(uint32_t index, const void *bytes, uint32_t count)
                          ref.owner - 1);
         return;
     }
+    /* The asker holds it from here on: its own hold comes when it reads this. */
+    lane_lend(&agent.lane, local, lane_home(&agent.lane, index));
     moray_ref answer = {agent.rank + 1, local,
                         life_generation(record_life(lane_record(&agent.lane, local))), ref.type};
     agent_answer(index, &answer, sizeof(answer));
 }
 
-static void possible(uint32_t index, const void *bytes, uint32_t count)
+void requests_possible(uint32_t index)
 {
+    struct record *record = lane_record(&agent.lane, index);
+    uint32_t count;
+    const void *bytes = lane_arguments(&agent.lane, record, &count);
     struct request_need need;
     struct moray_error error;
 
+    if (remote_must_wait(index, life_generation(record_life(record))))
+        return;
     if (count != sizeof(need)) {
         agent_end_failed(index, MORAY_INVALID, "a request of %u bytes", count);
         return;
@@ -167,7 +174,7 @@ void requests_take(uint32_t index, uint32_t generation)
         contains(index, bytes, count);
         return;
     case REQUEST_POSSIBLE:
-        possible(index, bytes, count);
+        requests_possible(index);
         return;
     case REQUEST_SETUP:
         setup(index, bytes, count);

@@ -1,0 +1,104 @@
+/* What the files of the message lane share: remote.c (start, fabric, items), remote_tasks.c (tasks,
+ * calls, results), remote_objects.c (stand-ins, borrowing, fetching), remote_moves.c (who runs what). */
+#ifndef MORAY_NODE_REMOTE_INSIDE_H
+#define MORAY_NODE_REMOTE_INSIDE_H
+
+#include "fabric/fabric.h"
+#include "node/message.h"
+#include "node/remote.h"
+
+enum {
+    OUT_BYTES = 256 * 1024,  /* a message: flushed when an item would not fit */
+    INLINE_BYTES_MAX = 4096, /* above it the bytes stay where they are until they are wanted */
+};
+
+struct out { /* items for one rank, not yet given to the fabric */
+    char *bytes;
+    uint32_t used, capacity;
+    struct out_full { /* whole messages that the fabric had no room for */
+        struct out_full *next;
+        uint32_t used;
+        char bytes[];
+    } * full, **full_last;
+};
+
+struct peer {
+    bool known, is_node, same_host;
+    uint32_t workers, window; /* window: where its arena is mapped, if same_host */
+    uint64_t memory_bytes, host, digest;
+    uint32_t outstanding; /* tasks sent there that have not ended */
+    struct out out;
+};
+
+struct remote {
+    struct peer *peers;
+    uint32_t known_count;
+    bool all_known, ended, mpi, told_end;
+    struct share *share;
+    uint64_t poll_until_ns;
+    /* stand-ins: {owner, index} -> index here; and what the owner counts for us */
+    struct map stand_ins;
+    struct map executing; /* task or call stand-in -> the owner's record: rank, index; see names */
+    struct map wanted;    /* own record -> list of ranks that are to be told its end */
+    struct map far;       /* own record -> {rank, index} of its bytes elsewhere */
+    struct map pulls;     /* own record -> pull + 1 */
+    uint64_t finished_tasks, finished_ns, arrived;
+    uint64_t mean_task_ns;
+};
+
+#define remote_peers agent.remote->peers
+
+/** Room for an item of a kind to a rank: `bytes` behind the head, zeroed at the end. Never NULL. */
+void *out_item(uint32_t rank, enum item_kind kind, uint32_t bytes);
+bool out_flush(void);
+
+/* remote_tasks.c */
+void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in);
+void tasks_take_result(uint32_t rank, struct bytes_reader *in);
+void tasks_ended(uint32_t index, uint32_t generation, uint64_t owner);
+bool tasks_send(uint32_t rank, uint32_t index);
+void tasks_forget(uint32_t index);
+
+/* remote_objects.c */
+/** Describes what a record of this rank is, for another rank; appends nothing. `bytes` gets what is to
+ *  follow. */
+struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes);
+/** Puts a received value into a record in RUNNING by slot 0, and ends it. `eager`: bytes elsewhere are
+ *  fetched before it ends. */
+void value_take(uint32_t index, const struct value *value, const void *bytes, bool eager);
+uint32_t stand_in_make(const struct name *name, bool counted);
+void objects_take_object(uint32_t rank, struct bytes_reader *in);
+void objects_take_borrow(uint32_t rank, struct bytes_reader *in);
+void objects_take_release(uint32_t rank, struct bytes_reader *in);
+void objects_take_free(uint32_t rank, struct bytes_reader *in);
+void objects_take_pull(uint32_t rank, struct bytes_reader *in);
+void objects_take_grant(uint32_t rank, struct bytes_reader *in);
+void objects_take_pulled(uint32_t rank, struct bytes_reader *in);
+void objects_read_done(uint64_t cookie, enum moray_code code);
+void objects_want(uint32_t index, uint32_t rank);
+void objects_ended(uint32_t index, uint32_t generation);
+void objects_end(void);
+
+/* remote_moves.c */
+bool moves_start(struct moray_error *error);
+void moves_end(void);
+void moves_join(void);
+uint32_t moves_poll(void);
+void moves_take_load(uint32_t rank, struct bytes_reader *in);
+void moves_take_move(uint32_t rank, struct bytes_reader *in);
+void moves_take_moved(uint32_t rank, struct bytes_reader *in);
+void moves_possible_flush(void);
+void moves_ended(uint32_t rank);
+bool stand_in_is_input(uint32_t index);
+
+static inline uint64_t pair(uint32_t high, uint32_t low)
+{
+    return (uint64_t)high << 32 | low;
+}
+
+static inline uint32_t rounded(uint32_t bytes)
+{
+    return (bytes + 7) & ~7u;
+}
+
+#endif

@@ -1,0 +1,650 @@
+#include "node/remote_inside.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "store/arena/window.h"
+
+/*
+ * Objects of other ranks, and other ranks that have references of ours.
+ *
+ *     stand-in    a record of home 0 (PROXY): {owner, index} here; `count` holds at its owner for us
+ *     borrowed    a record of ours that another rank holds: held by slot 0, once for each of its counts
+ *     far         a result whose bytes lie at another rank, which keeps them until our FREE
+ *     pull        bytes on their way to us: PULL, GRANT, read, PULLED; one for each object, however
+ *                 many wait for it
+ */
+
+struct stand_in {
+    struct name name;
+    uint32_t count;
+};
+
+struct want {
+    uint32_t rank;
+    struct want *next;
+};
+
+struct place { /* of bytes elsewhere */
+    uint32_t rank, index;
+};
+
+struct pull {
+    bool used, granted;
+    uint32_t index, generation, place;
+    struct place from;
+    uint64_t bytes;
+    struct fabric_window window;
+    uint32_t *requests, request_count; /* to be answered */
+    bool finish;                       /* the record has not ended: it ends with the bytes */
+};
+
+struct pin { /* bytes that another rank reads */
+    uint64_t token;
+    uint32_t rank, index;
+    struct fabric_window window;
+};
+
+static struct map details; /* stand-in -> struct stand_in * */
+static struct pull *pulls;
+static uint32_t pull_count;
+static struct pin *pins;
+static uint32_t pin_count, pin_capacity;
+
+static struct record *record_at(uint32_t index)
+{
+    return lane_record(&agent.lane, index);
+}
+
+static uint64_t offset_of(const struct record *record)
+{
+    return (uint64_t)record->result.block.place * ARENA_PLACE_BYTES +
+           (uint64_t)(record->result.block.window >> 8) * 64;
+}
+
+/* ---- How a record looks from outside ---- */
+
+struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
+{
+    struct record *record = record_at(index);
+    uint64_t life = record_life(record), size = record_result_bytes(record);
+    uint16_t flags = record_flags(record);
+    uint64_t *far = map_get(&agent.remote->far, index);
+    struct value value = {.bytes = size};
+
+    (void)for_rank;
+    *bytes = NULL;
+    if (!life_ended(life)) {
+        value.shape = SHAPE_PENDING;
+        return value;
+    }
+    if (life_state(life) == RECORD_FAILED) {
+        value.shape = SHAPE_FAILED;
+        if (flags & RECORD_RESULT_BLOCK) {
+            const struct record_story *story =
+                arena_at(&agent.lane.arena, record->result.block.place);
+            value.index = story->code;
+            value.follow = story->bytes + 1;
+            *bytes = story->text;
+        } else {
+            memcpy(&value.index, record->result.value, sizeof(value.index));
+            value.follow = 1;
+            *bytes = "";
+        }
+        return value;
+    }
+    if (flags & (RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) {
+        value.shape = SHAPE_FAR;
+        value.rank = far ? (uint32_t)(*far >> 32) : agent.rank;
+        value.index = far ? (uint32_t)*far : index;
+        if (flags & RECORD_RESULT_SHARED) {
+            value.place = record->result.block.place;
+            value.window = record->result.block.window;
+        }
+        return value;
+    }
+    if (!(flags & RECORD_RESULT_BLOCK)) {
+        value.shape = SHAPE_INLINE;
+        value.follow = (uint32_t)size;
+        *bytes = record->result.value;
+        return value;
+    }
+    if (size <= INLINE_BYTES_MAX) {
+        value.shape = SHAPE_INLINE;
+        value.follow = (uint32_t)size;
+        *bytes = agent.lane.arena.region + offset_of(record);
+        return value;
+    }
+    value.shape = SHAPE_FAR;
+    value.rank = agent.rank;
+    value.index = index;
+    value.place = record->result.block.place;
+    value.window = (record->result.block.window & ~0xffu) | agent.window;
+    return value;
+}
+
+static void pull_start(uint32_t index, uint32_t request, bool finish);
+
+void value_take(uint32_t index, const struct value *value, const void *bytes, bool eager)
+{
+    struct record *record = record_at(index);
+
+    switch ((enum shape)value->shape) {
+    case SHAPE_INLINE:
+        agent_answer(index, bytes, value->follow);
+        return;
+    case SHAPE_FAILED:
+        story_end(&agent.lane, agent.window, index,
+                  value->index ? (enum moray_code)value->index : MORAY_FAILED,
+                  value->follow && ((const char *)bytes)[value->follow - 1] == '\0'
+                      ? (const char *)bytes
+                      : "");
+        return;
+    case SHAPE_STALE:
+        agent_end_failed(index, MORAY_STALE,
+                         "a stale reference: its owner, another rank, has freed "
+                         "the object");
+        return;
+    case SHAPE_PENDING:
+        return;
+    case SHAPE_FAR:
+        break;
+    }
+    if (value->rank >= agent.rank_count) {
+        agent_end_failed(index, MORAY_PROTOCOL, "an object at a rank that does not exist");
+        return;
+    }
+    record_set_result_bytes(record, value->bytes);
+    map_set(&agent.remote->far, index, pair(value->rank, value->index));
+    if (value->rank == agent.rank || remote_peers[value->rank].same_host) {
+        uint32_t window =
+            value->rank == agent.rank ? agent.window : remote_peers[value->rank].window;
+        record->result.block.place = value->place;
+        record->result.block.window = (value->window & ~0xffu) | window;
+        if (value->rank == agent.rank) {
+            struct record *here = record_at(value->index);
+            record->result.block.place = here->result.block.place;
+            record->result.block.window = (here->result.block.window & ~0xffu) | agent.window;
+        }
+        atomic_fetch_or(&record->flags, RECORD_RESULT_SHARED);
+        lane_finish(&agent.lane, index, RECORD_DONE);
+        return;
+    }
+    atomic_fetch_or(&record->flags, RECORD_RESULT_FAR);
+    if (eager)
+        pull_start(index, RECORD_NONE, true);
+    else
+        lane_finish(&agent.lane, index, RECORD_DONE);
+}
+
+/* ---- Stand-ins ---- */
+
+uint32_t stand_in_make(const struct name *name, bool counted)
+{
+    uint64_t key = pair(name->owner, name->index);
+    uint64_t *known = map_get(&agent.remote->stand_ins, key);
+    struct stand_in *stand_in;
+    uint32_t index;
+
+    if (name->owner == 0 || name->owner > agent.rank_count)
+        return RECORD_NONE;
+    if (name->owner == agent.rank + 1) { /* it came home; the hold that came with it goes */
+        if (!lane_find(&agent.lane, name->index, name->generation))
+            return RECORD_NONE;
+        return name->index;
+    }
+    if (known) {
+        stand_in = (struct stand_in *)(uintptr_t)*map_get(&details, *known);
+        if (stand_in->name.generation == name->generation) {
+            stand_in->count += counted;
+            return (uint32_t)*known;
+        }
+    }
+    index = agent_make_pending(RECORD_OBJECT);
+    stand_in = malloc(sizeof(*stand_in));
+    if (index == RECORD_NONE || !stand_in) {
+        free(stand_in);
+        return RECORD_NONE;
+    }
+    *stand_in = (struct stand_in){*name, 1};
+    record_at(index)->function = name->type;
+    atomic_fetch_or(&record_at(index)->flags, RECORD_PROXY);
+    map_set(&agent.remote->stand_ins, key, index);
+    map_set(&details, index, (uint64_t)(uintptr_t)stand_in);
+    if (!counted)
+        *(struct item_object *)out_item(name->owner - 1, ITEM_BORROW, sizeof(struct item_object)) =
+            (struct item_object){name->index, name->generation};
+    return index;
+}
+
+uint32_t remote_stand_in(moray_ref ref)
+{
+    if (agent.rank_count == 1 || ref.owner == agent.rank + 1)
+        return ref.owner == agent.rank + 1 && lane_find(&agent.lane, ref.index, ref.generation)
+                   ? ref.index
+                   : RECORD_NONE;
+    return stand_in_make(&(struct name){ref.owner, ref.index, ref.generation, ref.type}, false);
+}
+
+static void stand_in_end(uint32_t index)
+{
+    uint64_t value;
+    struct record *record = record_at(index);
+
+    if (!map_remove(&details, index, &value))
+        return;
+    struct stand_in *stand_in = (struct stand_in *)(uintptr_t)value;
+    uint64_t key = pair(stand_in->name.owner, stand_in->name.index);
+    uint64_t *known = map_get(&agent.remote->stand_ins, key);
+    if (known && *known == index)
+        map_remove(&agent.remote->stand_ins, key, NULL);
+    *(struct item_release *)out_item(stand_in->name.owner - 1, ITEM_RELEASE,
+                                     sizeof(struct item_release)) =
+        (struct item_release){stand_in->name.index, stand_in->name.generation, stand_in->count, 0};
+    free(stand_in);
+    map_remove(&agent.remote->far, index, NULL);
+    atomic_fetch_and(&record->flags,
+                     (uint16_t) ~(RECORD_PROXY | RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
+    if (!life_ended(record_life(record)))
+        agent_end_failed(index, MORAY_CANCELLED, "nobody waits for it");
+    lane_drop(&agent.lane, index);
+}
+
+static bool nobody_holds(const struct record *record)
+{
+    return atomic_load(&record->holders) == 0 || lane_unheld(&agent.lane, record);
+}
+
+void remote_free(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_find(&agent.lane, index, generation);
+    uint16_t flags = record ? record_flags(record) : 0;
+    uint64_t far;
+
+    if (!record || !nobody_holds(record))
+        return;
+    if (flags & RECORD_PROXY) {
+        if (atomic_load(&record->home_count) <= 1 &&
+            !(agent.remote && map_get(&agent.remote->pulls, index)))
+            stand_in_end(index);
+        return;
+    }
+    if (atomic_load(&record->home_count))
+        return;
+    if (flags & RECORD_CONTAINS)
+        requests_drop_contained(index);
+    if ((flags & (RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) && agent.remote &&
+        map_remove(&agent.remote->far, index, &far)) {
+        uint32_t rank = (uint32_t)(far >> 32);
+        if (rank == agent.rank)
+            lane_drop(&agent.lane, (uint32_t)far);
+        else
+            *(struct item_object *)out_item(rank, ITEM_FREE, sizeof(struct item_object)) =
+                (struct item_object){(uint32_t)far, 0};
+    }
+    atomic_fetch_and(&record->flags,
+                     (uint16_t) ~(RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
+    pool_mark(&agent.lane.record_pool, index);
+    atomic_store(&agent.lane.slots[lane_home(&agent.lane, index)].freed, 1);
+}
+
+/* ---- For others ---- */
+
+static void object_send(uint32_t index, uint32_t rank)
+{
+    const void *bytes;
+    struct value value = value_of(index, rank, &bytes);
+    struct item_object *item = out_item(
+        rank, ITEM_OBJECT, (uint32_t)(sizeof(*item) + sizeof(value)) + rounded(value.follow));
+
+    *item = (struct item_object){index, life_generation(record_life(record_at(index)))};
+    memcpy(item + 1, &value, sizeof(value));
+    if (value.follow)
+        memcpy((char *)(item + 1) + sizeof(value), bytes, value.follow);
+}
+
+void objects_want(uint32_t index, uint32_t rank)
+{
+    struct want *want;
+    uint64_t *first;
+
+    if (lane_await(&agent.lane, index)) {
+        object_send(index, rank);
+        return;
+    }
+    want = malloc(sizeof(*want));
+    if (!want)
+        abort();
+    first = map_get(&agent.remote->wanted, index);
+    *want = (struct want){rank, first ? (struct want *)(uintptr_t)*first : NULL};
+    map_set(&agent.remote->wanted, index, (uint64_t)(uintptr_t)want);
+}
+
+void objects_ended(uint32_t index, uint32_t generation)
+{
+    uint64_t first;
+
+    (void)generation;
+    if (!map_remove(&agent.remote->wanted, index, &first))
+        return;
+    for (struct want *want = (struct want *)(uintptr_t)first; want;) {
+        struct want *next = want->next;
+        object_send(index, want->rank);
+        free(want);
+        want = next;
+    }
+}
+
+void remote_ended(uint32_t index, uint32_t generation)
+{
+    uint64_t *number;
+
+    if (!agent.remote || !lane_find(&agent.lane, index, generation) ||
+        !life_ended(record_life(record_at(index))))
+        return;
+    objects_ended(index, generation);
+    number = map_get(&agent.remote->executing, index);
+    if (number)
+        tasks_ended(index, generation, *number);
+}
+
+void objects_take_borrow(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_object *item = bytes_take(in, sizeof(*item));
+
+    if (!item)
+        return;
+    if (!lane_find(&agent.lane, item->index, item->generation)) {
+        struct item_object *answer =
+            out_item(rank, ITEM_OBJECT, (uint32_t)(sizeof(*answer) + sizeof(struct value)));
+        *answer = *item;
+        *(struct value *)(answer + 1) = (struct value){.shape = SHAPE_STALE};
+        return;
+    }
+    lane_hold(&agent.lane, item->index);
+    objects_want(item->index, rank);
+}
+
+void objects_take_object(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_object *item = bytes_take(in, sizeof(*item));
+    const struct value *value = item ? bytes_take(in, sizeof(*value)) : NULL;
+    const void *bytes = value ? bytes_take(in, rounded(value->follow)) : NULL;
+    uint64_t *index;
+
+    if (!bytes)
+        return;
+    index = map_get(&agent.remote->stand_ins, pair(rank + 1, item->index));
+    if (!index)
+        return;
+    const struct stand_in *stand_in = (struct stand_in *)(uintptr_t)*map_get(&details, *index);
+    if (stand_in->name.generation != item->generation ||
+        life_ended(record_life(record_at((uint32_t)*index))) ||
+        map_get(&agent.remote->pulls, *index))
+        return;
+    value_take((uint32_t)*index, value, bytes, stand_in_is_input((uint32_t)*index));
+}
+
+void objects_take_release(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_release *item = bytes_take(in, sizeof(*item));
+
+    if (!item || !lane_find(&agent.lane, item->index, item->generation)) {
+        log_warning("rank %u released an object that it did not hold", rank);
+        return;
+    }
+    for (uint32_t i = 0; i < item->count && lane_held(&agent.lane, item->index); i++)
+        lane_drop(&agent.lane, item->index);
+}
+
+void objects_take_free(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_object *item = bytes_take(in, sizeof(*item));
+
+    if (!item || item->index >= agent.lane.control->layout.record_count ||
+        !lane_held(&agent.lane, item->index)) {
+        log_warning("rank %u freed bytes that are not kept for it", rank);
+        return;
+    }
+    lane_drop(&agent.lane, item->index);
+}
+
+/* ---- Fetching ---- */
+
+static void pull_answer(struct pull *pull, bool ok, const char *story)
+{
+    for (uint32_t i = 0; i < pull->request_count; i++)
+        if (ok)
+            agent_answer(pull->requests[i], NULL, 0);
+        else
+            agent_end_failed(pull->requests[i], MORAY_LOST, "%s", story);
+    free(pull->requests);
+    pull->requests = NULL;
+    pull->request_count = 0;
+}
+
+static void pull_end(struct pull *pull, bool ok, const char *story)
+{
+    uint32_t index = pull->index;
+    struct record *record = record_at(index);
+    bool finish = pull->finish;
+
+    map_remove(&agent.remote->pulls, index, NULL);
+    if (ok) {
+        /* Readers look at the flags first: the place before them. */
+        record->result.block.place = pull->place;
+        record->result.block.window = agent.window;
+        atomic_thread_fence(memory_order_release);
+        atomic_fetch_or(&record->flags, RECORD_RESULT_BLOCK);
+        atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_FAR);
+        uint64_t far;
+        /* An owner whose bytes came home lets the copy go. */
+        if (!(record_flags(record) & RECORD_PROXY) && map_remove(&agent.remote->far, index, &far))
+            *(struct item_object *)out_item((uint32_t)(far >> 32), ITEM_FREE,
+                                            sizeof(struct item_object)) =
+                (struct item_object){(uint32_t)far, 0};
+    } else if (pull->place)
+        arena_free(&agent.lane.arena, pull->place, index);
+    pull_answer(pull, ok, story);
+    pull->used = false;
+    if (finish && ok)
+        lane_finish(&agent.lane, index, RECORD_DONE);
+    else if (finish) {
+        atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_FAR);
+        agent_end_failed(index, MORAY_FULL, "%s", story);
+    }
+    lane_drop(&agent.lane, index); /* the pull's own hold */
+}
+
+static void pull_start(uint32_t index, uint32_t request, bool finish)
+{
+    uint64_t *number = map_get(&agent.remote->pulls, index);
+    uint64_t *far = map_get(&agent.remote->far, index);
+    struct record *record = record_at(index);
+    struct pull *pull = NULL;
+
+    if (!number) {
+        for (uint32_t i = 0; i < pull_count && !pull; i++)
+            if (!pulls[i].used)
+                pull = &pulls[i];
+        if (!pull) {
+            pulls = realloc(pulls, (pull_count + 64) * sizeof(*pulls));
+            if (!pulls)
+                abort();
+            memset(pulls + pull_count, 0, 64 * sizeof(*pulls));
+            pull = &pulls[pull_count];
+            pull_count += 64;
+        }
+        *pull = (struct pull){.used = true,
+                              .index = index,
+                              .generation = life_generation(record_life(record)),
+                              .bytes = record_result_bytes(record)};
+        map_set(&agent.remote->pulls, index, (uint64_t)(pull - pulls));
+        lane_hold(&agent.lane, index);
+    } else
+        pull = &pulls[*number];
+    pull->finish |= finish;
+    if (request != RECORD_NONE) {
+        uint32_t *more =
+            realloc(pull->requests, (pull->request_count + 1) * sizeof(*pull->requests));
+        if (!more)
+            abort();
+        pull->requests = more;
+        pull->requests[pull->request_count++] = request;
+    }
+    if (number)
+        return;
+    if (!far) {
+        pull_end(pull, false, "the bytes of the object are nowhere");
+        return;
+    }
+    pull->from = (struct place){(uint32_t)(*far >> 32), (uint32_t)*far};
+    pull->place = arena_alloc(&agent.lane.arena, pull->bytes, index);
+    if (!pull->place) {
+        char story[200];
+        snprintf(story, sizeof(story),
+                 "no room for %llu bytes of an object of rank %u in the store of rank %u; release "
+                 "some, or raise MORAY_STORE_BYTES",
+                 (unsigned long long)pull->bytes, pull->from.rank, agent.rank);
+        pull_end(pull, false, story);
+        return;
+    }
+    *(struct item_pull *)out_item(pull->from.rank, ITEM_PULL, sizeof(struct item_pull)) =
+        (struct item_pull){.token = (uint64_t)(pull - pulls), .index = pull->from.index};
+}
+
+void objects_take_pull(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_pull *item = bytes_take(in, sizeof(*item));
+    struct item_grant grant = {0};
+    struct moray_error error;
+
+    if (!item || item->index >= agent.lane.control->layout.record_count)
+        return;
+    struct record *record = record_at(item->index);
+    grant.token = item->token;
+    if (life_state(record_life(record)) == RECORD_DONE &&
+        (record_flags(record) & RECORD_RESULT_BLOCK)) {
+        struct pin pin = {.token = item->token, .rank = rank, .index = item->index};
+        uint64_t bytes = record_result_bytes(record);
+        enum moray_code code =
+            fabric_expose(agent.fabric, offset_of(record), bytes, &pin.window, &error);
+        if (code == MORAY_OK) {
+            if (pin_count == pin_capacity) {
+                pin_capacity = pin_capacity ? pin_capacity * 2 : 64;
+                pins = realloc(pins, pin_capacity * sizeof(*pins));
+                if (!pins)
+                    abort();
+            }
+            pins[pin_count++] = pin;
+            lane_hold(&agent.lane, item->index);
+            grant.address = pin.window.address;
+            grant.key = pin.window.key;
+            grant.bytes = pin.window.bytes;
+            grant.size = bytes;
+        } else
+            log_warning("rank %u cannot read an object of this rank: %s", rank, error.text);
+    }
+    memcpy(out_item(rank, ITEM_GRANT, sizeof(grant)), &grant, sizeof(grant));
+}
+
+void objects_take_grant(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_grant *item = bytes_take(in, sizeof(*item));
+    struct pull *pull =
+        item && item->token < pull_count && pulls[item->token].used ? &pulls[item->token] : NULL;
+
+    if (!pull || pull->granted || pull->from.rank != rank)
+        return;
+    if (!item->bytes || item->size != pull->bytes) {
+        pull_end(pull, false, "the rank that had the bytes of the object has them no more");
+        return;
+    }
+    pull->granted = true;
+    pull->window = (struct fabric_window){item->address, item->key, item->bytes};
+    enum moray_code code =
+        fabric_read(agent.fabric, rank, &pull->window, 0, arena_at(&agent.lane.arena, pull->place),
+                    pull->bytes, item->token);
+    if (code != MORAY_OK)
+        pull_end(pull, false, "the fabric could not read the bytes of the object");
+}
+
+void objects_read_done(uint64_t cookie, enum moray_code code)
+{
+    struct pull *pull = cookie < pull_count && pulls[cookie].used ? &pulls[cookie] : NULL;
+
+    if (!pull)
+        return;
+    *(struct item_pull *)out_item(pull->from.rank, ITEM_PULLED, sizeof(struct item_pull)) =
+        (struct item_pull){.token = cookie, .index = pull->from.index};
+    pull_end(pull, code == MORAY_OK, "the rank that had the bytes of the object is lost");
+}
+
+void objects_take_pulled(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_pull *item = bytes_take(in, sizeof(*item));
+
+    for (uint32_t i = 0; item && i < pin_count; i++)
+        if (pins[i].rank == rank && pins[i].token == item->token) {
+            fabric_conceal(agent.fabric, &pins[i].window);
+            uint32_t index = pins[i].index;
+            pins[i] = pins[--pin_count];
+            lane_drop(&agent.lane, index);
+            return;
+        }
+}
+
+void remote_want(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_find(&agent.lane, index, generation);
+
+    if (record && agent.remote && life_ended(record_life(record)) &&
+        (record_flags(record) & RECORD_RESULT_FAR))
+        pull_start(index, RECORD_NONE, false);
+}
+
+void remote_fetch_request(uint32_t request, const void *bytes, uint32_t count)
+{
+    struct request_record wanted;
+
+    if (count != sizeof(wanted)) {
+        agent_end_failed(request, MORAY_INVALID, "a request of %u bytes", count);
+        return;
+    }
+    memcpy(&wanted, bytes, sizeof(wanted));
+    struct record *record = lane_find(&agent.lane, wanted.index, wanted.generation);
+    if (!record || !agent.remote || !(record_flags(record) & RECORD_RESULT_FAR))
+        agent_answer(request, NULL, 0);
+    else
+        pull_start(wanted.index, request, false);
+}
+
+/* Whether a task here waits for the stand-in's bytes. */
+bool stand_in_is_input(uint32_t index)
+{
+    return atomic_load(&record_at(index)->dependents) != 0;
+}
+
+void objects_end(void)
+{
+    const struct map_cell *cell;
+    size_t cursor = 0;
+
+    while ((cell = map_next(&details, &cursor)))
+        free((void *)(uintptr_t)cell->value);
+    map_clear(&details);
+    for (uint32_t i = 0; i < pull_count; i++)
+        free(pulls[i].requests);
+    free(pulls);
+    free(pins);
+    pulls = NULL;
+    pins = NULL;
+    pull_count = pin_count = pin_capacity = 0;
+    map_clear(&agent.remote->stand_ins);
+    map_clear(&agent.remote->executing);
+    map_clear(&agent.remote->wanted);
+    map_clear(&agent.remote->far);
+    map_clear(&agent.remote->pulls);
+}

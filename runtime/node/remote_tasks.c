@@ -1,0 +1,418 @@
+#include "node/remote_inside.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/time.h"
+
+/*
+ * Tasks and calls that run on another node, and their results.
+ *
+ * At the owner the record is RUNNING by slot 0 from the sending until the RESULT. At the node it is a
+ * record of home 0 with the same function and arguments, queued like any other; its end comes to the
+ * agent as mail. A result of up to 4 KiB travels in the message; a longer one stays in the node's
+ * record, which the agent holds until the owner's FREE.
+ */
+
+struct executing { /* of a record of home 0: whose it is */
+    uint32_t rank, index, generation, record;
+};
+
+static struct executing *entries;
+static uint32_t entry_count, entry_capacity, entry_free = UINT32_MAX;
+
+static struct executing *entry_add(uint32_t record)
+{
+    uint32_t number;
+
+    if (entry_free != UINT32_MAX) {
+        number = entry_free;
+        entry_free = entries[number].index;
+    } else {
+        if (entry_count == entry_capacity) {
+            entry_capacity = entry_capacity ? entry_capacity * 2 : 1024;
+            entries = realloc(entries, entry_capacity * sizeof(*entries));
+            if (!entries)
+                abort();
+        }
+        number = entry_count++;
+    }
+    map_set(&agent.remote->executing, record, number);
+    return &entries[number];
+}
+
+/* ---- Out ---- */
+
+struct input {
+    struct name name;
+    struct value value;
+    const void *bytes;
+};
+
+static uint32_t inputs_describe(uint32_t rank, const struct record *record, const moray_ref *refs,
+                                struct input *inputs, uint32_t *bytes)
+{
+    const struct moray_function *function = functions[record->function];
+    uint32_t count = 0;
+
+    for (unsigned i = 0; i < function->parameter_count; i++) {
+        if (!(record->reference_mask >> i & 1))
+            continue;
+        struct input *input = &inputs[count];
+        const moray_ref *ref = &refs[count++];
+        bool future = function->parameters[i].kind == MORAY_KIND_FUTURE;
+        input->value = value_of(ref->index, rank, &input->bytes);
+        if (future && input->value.shape == SHAPE_INLINE)
+            input->value = (struct value){.shape = SHAPE_PENDING};
+        if (future)
+            input->value.follow = 0;
+        if (!future && (input->value.shape == SHAPE_INLINE || input->value.shape == SHAPE_FAILED))
+            input->name = (struct name){.type = ref->type};
+        else {
+            input->name = (struct name){agent.rank + 1, ref->index, ref->generation, ref->type};
+            lane_hold(&agent.lane, ref->index); /* for that rank, until its RELEASE */
+        }
+        *bytes +=
+            (uint32_t)(sizeof(struct name) + sizeof(struct value)) + rounded(input->value.follow);
+    }
+    return count;
+}
+
+static void send(uint32_t rank, enum item_kind kind, uint32_t index, uint64_t actor)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    const struct record_long *details = lane_long(&agent.lane, record);
+    const struct record_call *call = lane_call(&agent.lane, record);
+    struct input inputs[MORAY_PARAMETERS_MAX];
+    uint32_t bytes, input_bytes = 0;
+    const char *blob = lane_arguments(&agent.lane, record, &bytes);
+    const moray_ref *refs = (const moray_ref *)blob;
+    uint32_t count =
+        record->reference_mask ? inputs_describe(rank, record, refs, inputs, &input_bytes) : 0;
+    uint32_t value_bytes = bytes - count * (uint32_t)sizeof(moray_ref);
+    uint32_t details_bytes = details ? (uint32_t)sizeof(*details) : 0;
+    struct item_task *item =
+        out_item(rank, kind, (uint32_t)sizeof(*item) + input_bytes + details_bytes + value_bytes);
+
+    *item = (struct item_task){
+        .index = index,
+        .generation = life_generation(record_life(record)),
+        .function = record->function,
+        .site = record->site,
+        .reference_mask = record->reference_mask,
+        .flags = record_flags(record) & (RECORD_LONG | RECORD_GENERAL),
+        .attempts_max = record->attempts_max,
+        .extra_count = details ? (uint8_t)details->extra_count : 0,
+        .argument_bytes = details_bytes + value_bytes,
+        .submitter = call ? call->submitter ^ (uint32_t)lane_home(&agent.lane, index) << 16 : 0,
+        .actor = actor};
+    char *at = (char *)(item + 1);
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(at, &inputs[i].name, sizeof(struct name));
+        memcpy(at + sizeof(struct name), &inputs[i].value, sizeof(struct value));
+        at += sizeof(struct name) + sizeof(struct value);
+        if (inputs[i].value.follow)
+            memcpy(at, inputs[i].bytes, inputs[i].value.follow);
+        at += rounded(inputs[i].value.follow);
+    }
+    if (details_bytes)
+        memcpy(at, details, details_bytes);
+    memcpy(at + details_bytes, blob + count * sizeof(moray_ref), value_bytes);
+    remote_peers[rank].outstanding += kind == ITEM_TASK;
+    for (uint32_t i = 0; i < count; i++) /* behind the task: its stand-ins are there then */
+        if (inputs[i].value.shape == SHAPE_PENDING)
+            objects_want(refs[i].index, rank);
+}
+
+bool tasks_send(uint32_t rank, uint32_t index)
+{
+    send(rank, ITEM_TASK, index, 0);
+    return true;
+}
+
+/* WAITING or QUEUED: it is ours from here on; edges that come later find another state. */
+static bool take_over(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint64_t life = record_life(record);
+
+    while ((life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED) &&
+           life_generation(life) == generation) {
+        uint64_t next = life_of(RECORD_RUNNING, LANE_AGENT, life_attempt(life), generation) |
+                        (life & LIFE_WAITED);
+        if (atomic_compare_exchange_weak(&record->life, &life, next))
+            return true;
+    }
+    return false;
+}
+
+void remote_send_call(uint32_t rank, uint64_t actor, uint32_t index, uint32_t generation)
+{
+    if (take_over(index, generation))
+        send(rank, ITEM_CALL, index, actor);
+}
+
+/* ---- In ---- */
+
+struct taken_input {
+    uint32_t index;
+    bool borrowed_only; /* a stand-in made here for this input alone */
+};
+
+static uint32_t input_take(struct bytes_reader *in, bool eager)
+{
+    const struct name *name = bytes_take(in, sizeof(*name));
+    const struct value *value = name ? bytes_take(in, sizeof(*value)) : NULL;
+    const void *bytes = value ? bytes_take(in, rounded(value->follow)) : NULL;
+    uint32_t index;
+
+    if (!bytes)
+        return RECORD_NONE;
+    if (!name->owner) {
+        index = agent_make_pending(RECORD_OBJECT);
+        if (index == RECORD_NONE)
+            return RECORD_NONE;
+        lane_record(&agent.lane, index)->function = name->type;
+        value_take(index, value, bytes, eager);
+        return index;
+    }
+    index = stand_in_make(name, true);
+    if (index == RECORD_NONE)
+        return RECORD_NONE;
+    lane_hold(&agent.lane, index); /* until the task below holds it */
+    if (value->shape != SHAPE_PENDING && !life_ended(record_life(lane_record(&agent.lane, index))))
+        value_take(index, value, bytes, eager);
+    return index;
+}
+
+static void answer_failed(uint32_t rank, const struct item_task *task, enum moray_code code,
+                          const char *story)
+{
+    uint32_t length = (uint32_t)strlen(story) + 1;
+    struct item_result *item = out_item(
+        rank, ITEM_RESULT, (uint32_t)(sizeof(*item) + sizeof(struct value)) + rounded(length));
+    struct value *value = (struct value *)(item + 1);
+
+    *item = (struct item_result){task->index, task->generation, 1, 0};
+    *value = (struct value){.shape = SHAPE_FAILED, .index = code, .follow = length};
+    memcpy(value + 1, story, length);
+}
+
+/* The extra results of a task that runs here for another rank are objects of home 0. */
+static bool extras_make(struct record_long *details, uint32_t count)
+{
+    details->extra_count = 0;
+    for (uint32_t i = 0; i < count && i < 9; i++) {
+        uint32_t extra = lane_make(&agent.lane, RECORD_OBJECT);
+        if (extra == RECORD_NONE)
+            return false;
+        lane_publish(&agent.lane, extra, RECORD_QUEUED);
+        details->extra[details->extra_count++] = extra;
+    }
+    return true;
+}
+
+static struct node_actor *actor_of(const struct item_task *task)
+{
+    uint32_t route;
+    struct node_actor *entry = actors_here(task->actor, &route);
+    return entry && atomic_load(&entry->ready) != ACTOR_GONE ? entry : NULL;
+}
+
+void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
+{
+    const struct item_task *task = bytes_take(in, sizeof(*task));
+    uint32_t inputs[16], count, index;
+    struct node_actor *actor = NULL;
+    struct record *record;
+
+    if (!task || task->function >= function_count ||
+        task->reference_mask >> functions[task->function]->parameter_count ||
+        task->extra_count > 9) {
+        agent_fail("a task of rank %u is malformed", rank);
+        return;
+    }
+    if (kind == ITEM_CALL && !(actor = actor_of(task))) {
+        uint32_t route;
+        actor = actors_here(task->actor, &route);
+        answer_failed(rank, task, MORAY_ACTOR_DIED,
+                      actor && actor->reason[0] ? actor->reason : "the actor is dead");
+        return;
+    }
+    count = (uint32_t)__builtin_popcount(task->reference_mask);
+    for (uint32_t i = 0, argument = 0; i < count; i++, argument++) {
+        while (!(task->reference_mask >> argument & 1))
+            argument++;
+        inputs[i] = input_take(in, functions[task->function]->parameters[argument].kind !=
+                                       MORAY_KIND_FUTURE);
+        if (inputs[i] == RECORD_NONE) {
+            answer_failed(rank, task, MORAY_FULL,
+                          "the node that was to run it has no room for its "
+                          "inputs; raise MORAY_STORE_BYTES there");
+            return;
+        }
+    }
+    const char *arguments = bytes_take(in, task->argument_bytes);
+    index = arguments ? lane_make(&agent.lane, kind == ITEM_CALL ? RECORD_METHOD : RECORD_TASK)
+                      : RECORD_NONE;
+    uint32_t details_bytes = task->flags & RECORD_LONG ? (uint32_t)sizeof(struct record_long) : 0;
+    uint32_t call_bytes = kind == ITEM_CALL ? (uint32_t)sizeof(struct record_call) : 0;
+    uint32_t value_bytes = task->argument_bytes - details_bytes;
+    uint32_t bytes = details_bytes + call_bytes + count * 16 + value_bytes, place = 0;
+    if (index == RECORD_NONE || task->argument_bytes < details_bytes ||
+        ((details_bytes || bytes > RECORD_ARGUMENT_BYTES) &&
+         !(place = arena_alloc(&agent.lane.arena, bytes ? bytes : 1, index)))) {
+        if (index != RECORD_NONE)
+            lane_abandon(&agent.lane, index);
+        answer_failed(rank, task, MORAY_FULL,
+                      "the node that was to run it has no room for it; raise "
+                      "MORAY_STORE_BYTES or MORAY_QUEUE_MAX there");
+        return;
+    }
+    record = lane_record(&agent.lane, index);
+    record->function = task->function;
+    record->site = task->site;
+    record->attempts_max = task->attempts_max;
+    record->reference_mask = task->reference_mask;
+    char *at = place ? arena_at(&agent.lane.arena, place) : (char *)record->arguments;
+    uint16_t flags = (uint16_t)(task->flags & (RECORD_LONG | RECORD_GENERAL)) |
+                     (place ? RECORD_BLOCK : 0) | (count ? RECORD_HOLDS_INPUTS : 0);
+    if (place)
+        *(struct record_block *)record->arguments = (struct record_block){place, bytes};
+    else
+        record->argument_bytes = (uint16_t)bytes;
+    if (details_bytes) {
+        memcpy(at, arguments, details_bytes);
+        ((struct record_long *)at)->on_rank = (int32_t)agent.rank;
+        if (!extras_make((struct record_long *)at, task->extra_count))
+            log_error("no room for the further results of a task");
+        at += details_bytes;
+    }
+    if (call_bytes) {
+        uint32_t sequence = atomic_load(&agent.lane.self->sequence) + 1;
+        atomic_store(&agent.lane.self->sequence, sequence);
+        *(struct record_call *)at = (struct record_call){.actor = atomic_load(&actor->slot),
+                                                         .submitter = task->submitter ^ rank << 24,
+                                                         .sequence = sequence,
+                                                         .incarnation = actor->generation};
+        at += call_bytes;
+    }
+    moray_ref *refs = (moray_ref *)at;
+    for (uint32_t i = 0; i < count; i++)
+        refs[i] = (moray_ref){agent.rank + 1, inputs[i],
+                              life_generation(record_life(lane_record(&agent.lane, inputs[i]))), 0};
+    memcpy(at + count * 16, arguments + details_bytes, value_bytes);
+    atomic_store_explicit(&record->flags, flags, memory_order_relaxed);
+    /* The holds that input_take() took are the task's from here on. */
+    for (uint32_t i = 0, argument = 0; i < count; i++, argument++) {
+        while (!(task->reference_mask >> argument & 1))
+            argument++;
+        if (functions[task->function]->parameters[argument].kind != MORAY_KIND_FUTURE)
+            (void)!lane_depends(&agent.lane, index, inputs[i], argument);
+    }
+    struct executing *entry = entry_add(index);
+    *entry = (struct executing){rank, task->index, task->generation, index};
+    agent.remote->arrived++;
+    if (kind == ITEM_CALL) {
+        (void)!lane_submit_call(&agent.lane, index, (uint16_t)atomic_load(&actor->slot));
+    } else if (lane_submit(&agent.lane, index) != MORAY_OK) {
+        lane_publish(&agent.lane, index, RECORD_QUEUED);
+        workers_push_ready(index);
+    }
+    if (lane_await(&agent.lane, index))
+        remote_ended(index, life_generation(record_life(record)));
+}
+
+/* ---- Ends ---- */
+
+static uint32_t append_value(char *at, uint32_t index, uint32_t rank, bool *kept)
+{
+    const void *bytes;
+    struct value value = value_of(index, rank, &bytes);
+
+    memcpy(at, &value, sizeof(value));
+    if (value.follow)
+        memcpy(at + sizeof(value), bytes, value.follow);
+    *kept = value.shape == SHAPE_FAR;
+    return (uint32_t)sizeof(value) + rounded(value.follow);
+}
+
+static uint32_t value_room(uint32_t index, uint32_t rank)
+{
+    const void *bytes;
+    return (uint32_t)sizeof(struct value) + rounded(value_of(index, rank, &bytes).follow);
+}
+
+void tasks_ended(uint32_t index, uint32_t generation, uint64_t number)
+{
+    struct executing entry = entries[number];
+    const struct record_long *details = lane_long(&agent.lane, lane_record(&agent.lane, index));
+    uint32_t extra_count = details ? details->extra_count : 0, extras[9], bytes;
+    bool kept;
+
+    (void)generation;
+    map_remove(&agent.remote->executing, index, NULL);
+    entries[number].index = entry_free;
+    entry_free = (uint32_t)number;
+    for (uint32_t i = 0; i < extra_count; i++)
+        extras[i] = details->extra[i];
+    bytes = (uint32_t)sizeof(struct item_result) + value_room(index, entry.rank);
+    for (uint32_t i = 0; i < extra_count; i++)
+        bytes += value_room(extras[i], entry.rank);
+    struct item_result *item = out_item(entry.rank, ITEM_RESULT, bytes);
+    *item = (struct item_result){entry.index, entry.generation, 1 + extra_count, 0};
+    char *at = (char *)(item + 1);
+    at += append_value(at, index, entry.rank, &kept);
+    if (!kept)
+        lane_drop(&agent.lane, index);
+    for (uint32_t i = 0; i < extra_count; i++) {
+        at += append_value(at, extras[i], entry.rank, &kept);
+        if (!kept)
+            lane_drop(&agent.lane, extras[i]);
+    }
+}
+
+static bool result_one(uint32_t index, struct bytes_reader *in)
+{
+    const struct value *value = bytes_take(in, sizeof(*value));
+    const void *bytes = value ? bytes_take(in, rounded(value->follow)) : NULL;
+
+    if (!bytes)
+        return false;
+    value_take(index, value, bytes, false);
+    return true;
+}
+
+void tasks_take_result(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_result *item = bytes_take(in, sizeof(*item));
+    struct record *record = item ? lane_find(&agent.lane, item->index, item->generation) : NULL;
+    uint64_t life = record ? record_life(record) : 0;
+
+    if (!record || life_state(life) != RECORD_RUNNING || life_slot(life) != LANE_AGENT) {
+        log_warning("rank %u told the end of a task that this rank did not send", rank);
+        return;
+    }
+    if (remote_peers[rank].outstanding && record->kind == RECORD_TASK)
+        remote_peers[rank].outstanding--;
+    moves_ended(rank);
+    const struct record_long *details = lane_long(&agent.lane, record);
+    uint32_t extras[9], extra_count = details ? details->extra_count : 0;
+    for (uint32_t i = 0; i < extra_count; i++)
+        extras[i] = details->extra[i];
+    const struct value *first = bytes_take(in, sizeof(*first));
+    const void *bytes = first ? bytes_take(in, rounded(first->follow)) : NULL;
+    if (!bytes) {
+        agent_fail("a result of rank %u is malformed", rank);
+        return;
+    }
+    for (uint32_t i = 0; i < extra_count; i++) {
+        uint64_t extra = record_life(lane_record(&agent.lane, extras[i]));
+        if (!lane_claim(&agent.lane, extras[i], life_generation(extra)))
+            continue;
+        if (item->count <= 1 || !result_one(extras[i], in))
+            value_take(extras[i], first, bytes, false);
+    }
+    value_take(item->index, first, bytes, false);
+}
