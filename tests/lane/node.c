@@ -8,6 +8,7 @@
 #include "sched/lane/inside.h"
 
 void (*node_ran)(uint32_t index, uint32_t generation);
+uint64_t (*node_compute)(struct lane *lane, uint32_t function);
 
 static void no_wake(void *context, uint16_t slot)
 {
@@ -88,6 +89,7 @@ uint32_t node_make(struct lane *lane, const uint32_t *inputs, uint32_t count,
     struct record *record = lane_record(lane, index);
     atomic_store(&record->flags, shape->flags);
     record->site = shape->result_bytes;
+    record->function = shape->function;
     record->attempts_max = 0;
     if (shape->kind == RECORD_METHOD)
         before = sizeof(struct record_call);
@@ -188,6 +190,8 @@ void node_body(struct lane *lane, uint32_t index)
 
     for (int i = 0; i < count; i++)
         sum += node_value(lane, inputs[i].index);
+    if (record->function)
+        sum = node_compute(lane, record->function);
     if (!result_write(lane, index, sum, record->site))
         give_up("no room for a result");
 }

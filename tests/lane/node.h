@@ -36,7 +36,8 @@ struct node_shape {
     uint32_t argument_bytes, result_bytes; /* 0: the inputs alone; 8 bytes in the record */
     uint16_t flags;                        /* RECORD_GENERAL */
     enum record_kind kind;
-    uint16_t actor; /* of a method */
+    uint16_t actor;    /* of a method */
+    uint32_t function; /* not 0: node_compute() makes the value */
 };
 uint32_t node_make(struct lane *lane, const uint32_t *inputs, uint32_t count,
                    const struct node_shape *shape);
@@ -51,6 +52,10 @@ void node_run(struct lane *lane, uint32_t index);
 /** Its two halves. */
 void node_body(struct lane *lane, uint32_t index);
 uint64_t node_value(const struct lane *lane, uint32_t index);
+
+/** The value of a task whose function is not 0, from that number; may submit and wait. Set it before
+ *  the first process or thread begins. */
+extern uint64_t (*node_compute)(struct lane *lane, uint32_t function);
 
 /** Told of each task that node_step() runs; may be NULL. */
 extern void (*node_ran)(uint32_t index, uint32_t generation);
