@@ -11,9 +11,9 @@
  * it, and every connection has keys of its own (from both nonces), so nothing said on one passes on
  * another. Every rank dials rank 0 at start, others when they first have to do with each other. Two
  * ranks that dial each other at once have two connections, and both serve.
- * Bounds: records of at most DOORBELL_RECORD_MAX bytes; 4 KiB of records not yet taken by the kernel
+ * Bounds: records of at most DOORBELL_RECORD_MAX bytes; 8 KiB of records not yet taken by the kernel
  * a connection (above that doorbell_tell says MORAY_BUSY); 64 strangers at a time, more are closed at
- * once. Cost: 10 KiB and one descriptor a connection; a record is one send(2).
+ * once. Cost: 17 KiB and one descriptor a connection; a record is one send(2).
  * Threads: one caller at a time.
  */
 #ifndef MORAY_FABRIC_DOORBELL_H
@@ -25,7 +25,7 @@
 
 #include "base/error.h"
 
-enum { DOORBELL_RECORD_MAX = 448, DOORBELL_STRANGERS_MAX = 64, DOORBELL_STRANGER_MS = 2000 };
+enum { DOORBELL_RECORD_MAX = 2048, DOORBELL_STRANGERS_MAX = 64, DOORBELL_STRANGER_MS = 2000 };
 
 /** What a record says. The doorbell only carries it. */
 enum doorbell_word {
@@ -34,6 +34,7 @@ enum doorbell_word {
     DOORBELL_READING,  /* I read from you: poll, do not sleep */
     DOORBELL_READ,     /* no more */
     DOORBELL_ADDRESS,  /* the provider's address */
+    DOORBELL_FRAME,    /* a frame of a message, while libfabric is not ready for it */
     DOORBELL_LEAVING,  /* my end is clean: the end of the stream is no loss */
     DOORBELL_BEAT,     /* alive (heartbeats: nobody sends them yet) */
 };

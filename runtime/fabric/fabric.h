@@ -129,8 +129,9 @@ struct fabric_counts { /* since fabric_open() */
 void fabric_environment(const char *provider);
 
 /** Opens the fabric and returns at once: libfabric's discovery goes on in a thread of its own, and
- *  until it ends sends and reads wait in queues. Collective through `bootstrap`: 3 calls with ofi,
- *  and the making of a communicator and a window more with MPI.
+ *  until it ends messages of up to 2000 bytes go over the doorbell; longer ones and reads wait.
+ *  Collective through `bootstrap`: 3 calls with ofi, and the making of a communicator and a window
+ *  more with MPI.
  *  Owner: the caller, until fabric_close(). `options` is copied, the arena borrowed until close.
  *  Errors: MORAY_INVALID (an option; a refused provider), MORAY_SYSTEM (interface, sockets),
  *  MORAY_NO_MEMORY, MORAY_FAILED (another rank failed: named). Then `*out` is NULL. */
@@ -157,8 +158,9 @@ size_t fabric_poll(struct fabric *fabric, const struct fabric_handler *handler);
  *  The extents around it are registered on first use and stay so.
  *  Owner: each expose is undone by one fabric_conceal() with the same window, after the reader's
  *  word or its death; only then may the registration be given up.
- *  Errors: MORAY_INVALID (not in the arena), MORAY_BUSY (discovery is under way: poll and try
- *  again), MORAY_FULL (cannot be registered: send the bytes as messages). */
+ *  Errors: MORAY_INVALID (not in the arena), MORAY_BUSY (discovery of a provider that was asked for
+ *  by name is under way: poll and try again), MORAY_FULL (cannot be registered: send the bytes as
+ *  messages). */
 MORAY_MUST_CHECK enum moray_code fabric_expose(struct fabric *fabric, uint64_t offset,
                                                uint64_t bytes, struct fabric_window *window,
                                                struct moray_error *error);
@@ -186,7 +188,7 @@ void fabric_wake(struct fabric *fabric, uint32_t rank);
  *  The next fabric_poll() tells `lost` with `reason` (copied, 127 bytes). */
 void fabric_fence(struct fabric *fabric, uint32_t rank, const char *reason);
 
-/** Whether discovery has ended, so that messages move. */
+/** Whether discovery has ended, so that long messages and reads move. */
 bool fabric_ready(const struct fabric *fabric);
 
 /** Copies the counts. */

@@ -2,8 +2,9 @@
  * The libfabric carrier: frames by fi_send, reads by fi_read in pieces, sleep by the queue's
  * descriptor. Known to behave with tcp;ofi_rxm: a pollable descriptor and prompt, true errors.
  *
- * A rank's address comes over its doorbell once its discovery is done; until then frames and pieces
- * for it wait. The first send to a rank makes rxm connect and says EAGAIN until it has: a later poll
+ * A rank's address comes over its doorbell once its discovery is done. Until then, and until our own
+ * is, small frames go over the doorbell too, so that a job does not wait for discovery to begin with
+ * its work (the stream puts in order what comes both ways); long frames and pieces wait. The first send to a rank makes rxm connect and says EAGAIN until it has: a later poll
  * tries again, and a rank that takes no first frame within connect_limit_ms is lost. After that an
  * EAGAIN means a full queue and is no failure: the end of a rank is the doorbell's to tell.
  */
@@ -110,7 +111,7 @@ static void take_over(struct ofi *ofi)
 {
     const struct fabric_handler *handler = ofi->base.handler;
     uint64_t one;
-    int fd;
+    int fd, result;
 
     ofi_setup_join(ofi);
     ofi->started = true;
@@ -121,6 +122,11 @@ static void take_over(struct ofi *ofi)
                                     fabric_watch(&ofi->base, fd, &ofi->failure) != MORAY_OK)) {
         error_set(&ofi->failure, MORAY_SYSTEM, "libfabric's provider %s cannot sleep",
                   ofi->info->fabric_attr->prov_name);
+        ofi->state = OFI_FAILED;
+    }
+    if (ofi->state == OFI_READY && (result = ofi_regions_keep(ofi))) {
+        error_set(&ofi->failure, MORAY_SYSTEM, "libfabric cannot register the arena: %s",
+                  fi_strerror(-result));
         ofi->state = OFI_FAILED;
     }
     if (ofi->state == OFI_FAILED) {
@@ -149,12 +155,6 @@ bool ofi_is_working(const struct ofi *ofi)
 static bool ofi_ready(const struct fabric *fabric)
 {
     return ofi_is_working((const struct ofi *)fabric);
-}
-
-static void ofi_up(struct fabric *fabric, uint32_t rank)
-{
-    if (ofi_is_working(ofi_of(fabric)))
-        tell_address(ofi_of(fabric), rank);
 }
 
 static void ofi_address(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count)
@@ -250,14 +250,31 @@ static void frame_again(struct ofi *ofi, uint32_t rank)
         fabric_ending(&ofi->base, rank, "libfabric does not connect with it in time");
 }
 
+/* What fits goes over the doorbell, as far as it takes it. */
+static void frames_post_early(struct ofi *ofi, uint32_t rank)
+{
+    struct stream_slot *slot;
+
+    while ((slot = stream_first(ofi->base.stream, rank)) && slot->bytes <= DOORBELL_RECORD_MAX &&
+           doorbell_tell(ofi->base.doorbell, rank, DOORBELL_FRAME, slot->frame, slot->bytes) ==
+               MORAY_OK) {
+        stream_posted(ofi->base.stream, rank);
+        stream_sent(ofi->base.stream, slot);
+    }
+}
+
 static void frames_post(struct ofi *ofi, uint32_t rank)
 {
     struct stream_slot *slot;
     void *descriptor;
     ssize_t result = 0;
 
-    if (ofi->addresses[rank] == FI_ADDR_NOTAVAIL || !ofi_is_alive(ofi, rank))
+    if (!ofi_is_alive(ofi, rank))
         return;
+    if (!ofi_is_working(ofi) || ofi->addresses[rank] == FI_ADDR_NOTAVAIL) {
+        frames_post_early(ofi, rank);
+        return;
+    }
     while (!result && (slot = stream_first(ofi->base.stream, rank))) {
         result = slot_describe(ofi, slot, &descriptor);
         slot->kind = OFI_SEND;
@@ -280,8 +297,6 @@ static void ofi_post(struct fabric *fabric, uint32_t rank)
     struct ofi *ofi = ofi_of(fabric);
     const uint32_t *waiting;
 
-    if (!ofi_is_working(ofi))
-        return;
     if (rank != UINT32_MAX) {
         frames_post(ofi, rank);
         return;
@@ -289,7 +304,15 @@ static void ofi_post(struct fabric *fabric, uint32_t rank)
     /* From the end: a rank whose queue empties is replaced by the last one. */
     for (size_t i = stream_waiting(fabric->stream, &waiting); i-- > 0;)
         frames_post(ofi, waiting[i]);
-    ofi_pieces_post(ofi);
+    if (ofi_is_working(ofi))
+        ofi_pieces_post(ofi);
+}
+
+static void ofi_up(struct fabric *fabric, uint32_t rank)
+{
+    if (ofi_is_working(ofi_of(fabric)))
+        tell_address(ofi_of(fabric), rank);
+    frames_post(ofi_of(fabric), rank);
 }
 
 /* ---- Polling ---- */
@@ -376,8 +399,11 @@ static size_t ofi_poll(struct fabric *fabric)
         take_over(ofi);
         work++;
     }
-    if (!ofi_is_working(ofi))
+    if (!ofi_is_working(ofi)) {
+        if (stream_waiting(fabric->stream, &waiting))
+            ofi_post(fabric, UINT32_MAX);
         return work;
+    }
     for (int round = 0; round < ROUNDS_MAX; round++) {
         ssize_t count = fi_cq_read(ofi->cq, entries, EVENTS_MAX);
         if (count == -FI_EAVAIL) {
@@ -411,7 +437,8 @@ static bool ofi_may_sleep(struct fabric *fabric)
     queue = &ofi->cq->fid;
     if (fi_trywait(ofi->fabric, &queue, 1) != 0)
         return false;
-    if (ofi->unposted || stream_waiting(fabric->stream, &waiting))
+    if (ofi->unposted || stream_waiting(fabric->stream, &waiting) ||
+        (reads_count(fabric->reads) && !reads_in_flight(fabric->reads)))
         fabric_nap(fabric, again_ns);
     return true;
 }

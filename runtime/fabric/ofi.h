@@ -49,7 +49,7 @@ struct ofi_name {
 struct ofi_region {
     struct ofi_region *next;
     uint64_t offset, bytes;
-    struct fid_mr *mr;
+    struct fid_mr *mr; /* NULL: promised under `key`, before discovery was done */
     uint64_t key;
     uint64_t used;  /* when last, by ofi.region_clock */
     uint32_t holds; /* windows exposed and not concealed; pieces that read into it */
@@ -131,5 +131,9 @@ int ofi_register(struct ofi *ofi, const void *memory, size_t bytes, uint64_t acc
 struct ofi_region *ofi_region_hold(struct ofi *ofi, uint64_t offset, uint64_t bytes, int *failure);
 void ofi_region_drop(struct ofi *ofi, uint64_t key);
 void ofi_regions_close(struct ofi *ofi);
+
+/** Registers what was promised before discovery was done. Returns 0 or a negative fi_errno: a
+ *  promise of keys and offsets is one that only providers without a will of their own can keep. */
+int ofi_regions_keep(struct ofi *ofi);
 
 #endif

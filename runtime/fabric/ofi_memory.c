@@ -8,31 +8,50 @@
 static const uint64_t extent_bytes = 64 << 20;
 static const uint64_t page_bytes = 2 << 20; /* the alignment of larger ones */
 
+static uint64_t random_key(size_t bytes)
+{
+    uint64_t key;
+
+    auth_random(&key, sizeof(key));
+    return bytes < sizeof(key) ? key & ((UINT64_C(1) << bytes * 8) - 1) : key;
+}
+
+static int register_as(struct ofi *ofi, const void *memory, size_t bytes, uint64_t access,
+                       uint64_t key, struct fid_mr **mr)
+{
+    int result = fi_mr_reg(ofi->domain, memory, bytes, access, 0, key, 0, mr, NULL);
+
+    if (result || !(ofi->info->domain_attr->mr_mode & FI_MR_ENDPOINT))
+        return result;
+    if ((result = fi_mr_bind(*mr, &ofi->ep->fid, 0)) || (result = fi_mr_enable(*mr)))
+        fi_close(&(*mr)->fid);
+    return result;
+}
+
 int ofi_register(struct ofi *ofi, const void *memory, size_t bytes, uint64_t access,
                  struct fid_mr **mr)
 {
-    uint64_t key = 0;
-    int result;
+    const struct fi_domain_attr *attributes = ofi->info->domain_attr;
+    bool ours = !(attributes->mr_mode & FI_MR_PROV_KEY);
+    int result = -FI_ENOKEY;
 
-    for (int attempt = 0; attempt < 8; attempt++) { /* random keys may clash */
-        if (!(ofi->info->domain_attr->mr_mode & FI_MR_PROV_KEY)) {
-            size_t key_bytes = ofi->info->domain_attr->mr_key_size;
-            auth_random(&key, sizeof(key));
-            if (key_bytes < sizeof(key))
-                key &= (UINT64_C(1) << key_bytes * 8) - 1;
-        }
-        result = fi_mr_reg(ofi->domain, memory, bytes, access, 0, key, 0, mr, NULL);
-        if (result != -FI_ENOKEY)
-            break;
-    }
-    if (result)
-        return result;
-    if ((ofi->info->domain_attr->mr_mode & FI_MR_ENDPOINT) &&
-        ((result = fi_mr_bind(*mr, &ofi->ep->fid, 0)) || (result = fi_mr_enable(*mr)))) {
-        fi_close(&(*mr)->fid);
-        return result;
-    }
-    return 0;
+    for (int attempt = 0; attempt < 8 && result == -FI_ENOKEY; attempt++) /* keys may clash */
+        result = register_as(ofi, memory, bytes, access,
+                             ours ? random_key(attributes->mr_key_size) : 0, mr);
+    return result;
+}
+
+int ofi_regions_keep(struct ofi *ofi)
+{
+    const uint8_t *arena = ofi->base.options.arena;
+    int result = 0;
+
+    if (ofi->regions && (ofi->info->domain_attr->mr_mode & (FI_MR_PROV_KEY | FI_MR_VIRT_ADDR)))
+        return -FI_ENOSYS;
+    for (struct ofi_region *region = ofi->regions; region && !result; region = region->next)
+        result = register_as(ofi, arena + region->offset, region->bytes, FI_REMOTE_READ | FI_READ,
+                             region->key, &region->mr);
+    return result;
 }
 
 /* Gives up the registration that was used least lately and that nobody holds. */
@@ -48,7 +67,8 @@ static bool evict(struct ofi *ofi)
     region = *oldest;
     *oldest = region->next;
     ofi->region_count--;
-    fi_close(&region->mr->fid);
+    if (region->mr)
+        fi_close(&region->mr->fid);
     free(region);
     return true;
 }
@@ -59,24 +79,25 @@ static struct ofi_region *region_make(struct ofi *ofi, uint64_t offset, uint64_t
     struct ofi_region *region = calloc(1, sizeof(*region));
     uint8_t *arena = ofi->base.options.arena;
 
-    *failure = -FI_ENOMEM;
     while (ofi->region_count >= OFI_REGIONS_MAX)
         if (!evict(ofi)) {
+            *failure = -FI_ENOMEM;
             free(region);
             return NULL;
         }
-    do {
-        if (region)
-            *failure =
-                ofi_register(ofi, arena + offset, bytes, FI_REMOTE_READ | FI_READ, &region->mr);
-    } while (region && *failure && evict(ofi));
+    *failure = region ? 0 : -FI_ENOMEM;
+    while (region && ofi_is_working(ofi) &&
+           (*failure =
+                ofi_register(ofi, arena + offset, bytes, FI_REMOTE_READ | FI_READ, &region->mr)) &&
+           evict(ofi))
+        ;
     if (!region || *failure) {
         free(region);
         return NULL;
     }
     region->offset = offset;
     region->bytes = bytes;
-    region->key = fi_mr_key(region->mr);
+    region->key = region->mr ? fi_mr_key(region->mr) : random_key(sizeof(region->key));
     region->next = ofi->regions;
     ofi->regions = region;
     ofi->region_count++;
@@ -119,7 +140,8 @@ void ofi_regions_close(struct ofi *ofi)
     while (ofi->regions) {
         struct ofi_region *region = ofi->regions;
         ofi->regions = region->next;
-        fi_close(&region->mr->fid);
+        if (region->mr)
+            fi_close(&region->mr->fid);
         free(region);
     }
 }

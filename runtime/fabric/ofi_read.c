@@ -84,7 +84,7 @@ enum moray_code ofi_expose(struct fabric *fabric, uint64_t offset, uint64_t byte
     struct ofi_region *region;
     int failure = 0;
 
-    if (!ofi_is_working(ofi))
+    if (!ofi_is_working(ofi) && fabric->options.provider)
         return error_set(error, MORAY_BUSY, "libfabric's discovery is under way");
     region = ofi_region_hold(ofi, offset, bytes, &failure);
     if (!region)
@@ -93,7 +93,7 @@ enum moray_code ofi_expose(struct fabric *fabric, uint64_t offset, uint64_t byte
                          bytes, fi_strerror(-failure));
     *window = (struct fabric_window){
         .address = offset - region->offset, .key = region->key, .bytes = bytes};
-    if (ofi->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR)
+    if (ofi_is_working(ofi) && (ofi->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR))
         window->address = (uint64_t)(uintptr_t)fabric->options.arena + offset;
     return MORAY_OK;
 }

@@ -281,7 +281,7 @@ static bool leave(struct fabric *fabric)
         uint32_t waiting = 0;
         fabric_poll(fabric, &handler);
         fabric->ops->post(fabric, UINT32_MAX);
-        if (!said && (stream_unsent(fabric->stream) || !fabric->ops->ready(fabric)))
+        if (!said && stream_unsent(fabric->stream))
             continue;
         for (uint32_t rank = 0; rank < fabric->options.rank_count; rank++) {
             if (!doorbell_up(fabric->doorbell, rank))

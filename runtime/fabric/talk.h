@@ -19,7 +19,7 @@
 #include "fabric/auth.h"
 #include "fabric/doorbell.h"
 
-enum { TALK_IN_BYTES = 4096, TALK_OUT_BYTES = 4096 };
+enum { TALK_IN_BYTES = 8192, TALK_OUT_BYTES = 8192 };
 
 enum talk_state { TALK_ANSWER, TALK_HELLO, TALK_PROOF, TALK_UP };
 
