@@ -85,9 +85,7 @@
     X(MORAY_OUTPUT_MARK, output_mark, BOOL, JOB, "off", 0, 0, "", "",                              \
       "Marks each line that a task or an actor prints with who printed it.")                       \
     X(MORAY_INFLIGHT_BYTES, inflight_bytes, BYTES, RANK, "64MiB", 65536, 1099511627776, "",        \
-      "bytes", "Bytes of objects that a rank may have on their way to it at a time.")              \
-    X(MORAY_GDB, gdb, TEXT, JOB, "", 0, 0, "", "",                                                 \
-      "A function by name: a worker stops before it runs that task, and says how to attach.")
+      "bytes", "Bytes of objects that a rank may have on their way to it at a time.")
 
 #define SETTING_TEXT_MAX 256 /* bytes of a text, with its NUL */
 

@@ -220,7 +220,6 @@ struct moray_options {
     const char *progress;           /* MORAY_PROGRESS: "auto", "on" or "off" */
     enum moray_switch output_mark;  /* MORAY_OUTPUT_MARK */
     const char *inflight_bytes;     /* MORAY_INFLIGHT_BYTES: "64MiB" */
-    const char *gdb;                /* MORAY_GDB: a function by name */
 };
 
 /* ---- The job ------------------------------------------------------------------------------------- */
