@@ -184,9 +184,21 @@ static bool park(void)
     return must;
 }
 
+/* A core is this process's, or nobody's. Without one a process sleeps however much work there is:
+ * whoever lets a core go while work lies about rouses a sleeper (core_leave, the agent). */
+static bool core_in_reach(void)
+{
+    if (has_core())
+        return true;
+    for (uint32_t core = 0; core < me.node->core_count && core < NODE_CORES_MAX; core++)
+        if (atomic_load(&me.node->tokens[core]) == 0)
+            return true;
+    return false;
+}
+
 static bool work_in_sight(void)
 {
-    return (lane_has_work(&me.lane) && may_take()) ||
+    return (lane_has_work(&me.lane) && may_take() && core_in_reach()) ||
            atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) != 0;
 }
 
