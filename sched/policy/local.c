@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/index.h"
+#include "sched/policy/capacity.h"
+#include "sched/policy/reporter.h"
 
 enum state {
     FREE,      /* in the list of free records */
@@ -50,19 +52,11 @@ struct local {
         TURN_LASTS,  /* until turn_end_ns it keeps them */
     } turn;
     uint64_t turn_end_ns;
-    struct local_lane lane;  /* its last counts */
-    struct resources *nodes; /* owned; what the job's nodes offer, none within another */
-    size_t node_count;
+    struct local_lane lane; /* its last counts */
+    struct reporter reporter;
     bool report_due;
-    bool reported; /* a report was ever made; those below are of the last one */
-    bool reported_hungry, reported_idle;
-    uint64_t reported_ns, reported_wait_ns, reported_arrived;
-    uint64_t deadline_ns;
-};
-
-enum {
-    FIRST_LOOK_NS = 50 * 1000,    /* a queue is looked at again after this, then at doubled times */
-    IDLE_REPORT_NS = 1000 * 1000, /* a worker that came free or busy is reported so often at most */
+    struct capacity offered; /* of the job's nodes; of this one alone until they are known */
+    bool cluster_known;
 };
 
 static void list_append(struct local *local, struct list *list, uint32_t at)
@@ -319,25 +313,20 @@ static void dispatch(struct local *local)
 enum moray_code local_possible(const struct local *local, struct resources need,
                                struct moray_error *error)
 {
-    const struct resources *best = &local->options.have;
-
-    if (resources_fit(need, *best))
+    if (resources_fit(need, local->options.have))
         return MORAY_OK;
-    for (size_t i = 0; i < local->node_count; i++) {
-        if (resources_fit(need, local->nodes[i]))
-            return MORAY_OK;
-        if (local->nodes[i].core_parts > best->core_parts)
-            best = &local->nodes[i];
-    }
-    if (!local->options.alone && local->node_count == 0)
+    if (!local->options.alone && !local->cluster_known)
         return MORAY_OK; /* the others are not known yet */
-    return error_set(error, MORAY_INVALID,
-                     "it asks for %" PRIu64 ".%04" PRIu64 " cores and %" PRIu64
-                     " bytes of memory; no node of this job has both: the largest has %" PRIu64
-                     ".%04" PRIu64 " cores and %" PRIu64 " bytes",
-                     need.core_parts / RESOURCES_CORE, need.core_parts % RESOURCES_CORE,
-                     need.memory_bytes, best->core_parts / RESOURCES_CORE,
-                     best->core_parts % RESOURCES_CORE, best->memory_bytes);
+    return capacity_check(&local->offered, need, error);
+}
+
+enum moray_code local_cluster(struct local *local, const struct resources *nodes, size_t node_count,
+                              struct moray_error *error)
+{
+    enum moray_code code = capacity_set(&local->offered, nodes, node_count, error);
+
+    local->cluster_known |= code == MORAY_OK;
+    return code;
 }
 
 /* Whether another node should have the task. It fits some node of the job. */
@@ -456,42 +445,9 @@ bool local_cancel(struct local *local, uint64_t id)
     return true;
 }
 
-/* How long a task that is queued now would wait, by the lane's mean or by what runs now, which is half
- * through on average. */
-static uint64_t wait_ns(const struct local *local, uint64_t *task_ns)
-{
-    uint64_t queued = local->lane.queued_count + local->queued_count;
-    uint64_t running_ns = 2 * local->lane.running_ns;
-
-    *task_ns = local->lane.mean_task_ns > running_ns ? local->lane.mean_task_ns : running_ns;
-    return queued * (*task_ns / local->options.worker_count + 1);
-}
-
-static bool worth_reporting(const struct local *local, uint64_t wait, bool hungry, bool idle,
-                            uint64_t now_ns)
-{
-    if (!local->reported || hungry != local->reported_hungry)
-        return true;
-    if (hungry && local->lane.arrived_count != local->reported_arrived)
-        return true; /* else the global one goes on thinking that they are on their way */
-    if (idle != local->reported_idle && now_ns - local->reported_ns >= IDLE_REPORT_NS)
-        return true;
-    if (!hungry && (wait >= 2 * local->reported_wait_ns || wait <= local->reported_wait_ns / 2))
-        return true;
-    return wait != local->reported_wait_ns &&
-           now_ns - local->reported_ns >= local->options.report_ns;
-}
-
-static void look_at(struct local *local, uint64_t ns)
-{
-    if (ns < local->deadline_ns)
-        local->deadline_ns = ns;
-}
-
 void local_lane(struct local *local, const struct local_lane *lane, uint64_t now_ns)
 {
-    uint64_t task_ns, wait;
-    bool hungry, idle;
+    struct load load;
 
     local->lane = *lane;
     /* It never takes workers by itself, so a larger count is no news. */
@@ -505,37 +461,17 @@ void local_lane(struct local *local, const struct local_lane *lane, uint64_t now
     }
     dispatch(local);
 
-    wait = wait_ns(local, &task_ns);
-    hungry = wait < local->options.hungry_ns;
-    idle = lane->queued_count + local->queued_count == 0 &&
-           lane->running_count + local->running_count < local->options.worker_count;
-    if (worth_reporting(local, wait, hungry, idle, now_ns)) {
-        local->report_due = local->reported = true;
-        local->reported_hungry = hungry;
-        local->reported_idle = idle;
-        local->reported_wait_ns = wait;
-        local->reported_arrived = lane->arrived_count;
-        local->reported_ns = now_ns;
-    }
-    local->deadline_ns = UINT64_MAX;
-    if (lane->queued_count + local->queued_count > 0) { /* is it a queue of long tasks? */
-        uint64_t look_ns = task_ns > FIRST_LOOK_NS ? task_ns : FIRST_LOOK_NS;
-        look_at(local,
-                now_ns + (look_ns < local->options.report_ns ? look_ns : local->options.report_ns));
-    }
-    if (idle != local->reported_idle)
-        look_at(local, local->reported_ns + IDLE_REPORT_NS);
-    if (wait != local->reported_wait_ns)
-        look_at(local, local->reported_ns + local->options.report_ns);
+    local_load(local, &load);
+    local->report_due |= reporter_look(&local->reporter, &load, now_ns);
 }
 
 uint64_t local_deadline(const struct local *local)
 {
     if (local->turn == TURN_BEGINS)
         return 0;
-    if (local->turn == TURN_LASTS && local->turn_end_ns < local->deadline_ns)
+    if (local->turn == TURN_LASTS && local->turn_end_ns < local->reporter.deadline_ns)
         return local->turn_end_ns;
-    return local->deadline_ns;
+    return local->reporter.deadline_ns;
 }
 
 void local_load(const struct local *local, struct load *out)
@@ -590,36 +526,6 @@ bool local_next(struct local *local, struct local_action *out)
     return false;
 }
 
-/* Whether another node of the list offers as much: then this one adds nothing. */
-static bool within_another(const struct resources *nodes, size_t count, size_t at)
-{
-    for (size_t i = 0; i < count; i++)
-        if (i != at && resources_fit(nodes[at], nodes[i]) &&
-            (i < at || !resources_fit(nodes[i], nodes[at])))
-            return true;
-    return false;
-}
-
-enum moray_code local_cluster(struct local *local, const struct resources *nodes, size_t node_count,
-                              struct moray_error *error)
-{
-    struct resources *kept = malloc((node_count + 1) * sizeof(*kept));
-    size_t kept_count = 0;
-
-    if (!kept)
-        return error_set(error, MORAY_NO_MEMORY, "no memory for %zu nodes' resources", node_count);
-    for (size_t i = 0; i < node_count; i++) {
-        kept[kept_count] = nodes[i];
-        if (within_another(kept, kept_count + 1, kept_count))
-            continue;
-        kept_count++;
-    }
-    free(local->nodes);
-    local->nodes = kept;
-    local->node_count = kept_count;
-    return MORAY_OK;
-}
-
 enum moray_code local_create(const struct local_options *options, struct local **out,
                              struct moray_error *error)
 {
@@ -641,16 +547,15 @@ enum moray_code local_create(const struct local_options *options, struct local *
                          options->rank);
 
     local->options = *options;
-    if (!local->options.report_ns)
-        local->options.report_ns = 100 * 1000 * 1000;
-    if (!local->options.hungry_ns)
-        local->options.hungry_ns = 500 * 1000;
+    local->reporter.report_ns = options->report_ns ? options->report_ns : 100 * 1000 * 1000;
+    local->reporter.hungry_ns = options->hungry_ns ? options->hungry_ns : 500 * 1000;
+    local->reporter.deadline_ns = UINT64_MAX;
     local->unused = local->spare_claims = local->queue = local->returning = local->tell =
         (struct list){INDEX_NONE, INDEX_NONE};
     local->lane_target = local->lane_now = local->lane_told = options->worker_count;
-    local->deadline_ns = UINT64_MAX;
     local->tasks = calloc(options->worker_count, sizeof(*local->tasks));
-    if (!local->tasks) {
+    if (!local->tasks || capacity_set(&local->offered, &options->have, 1, NULL) != MORAY_OK) {
+        free(local->tasks);
         free(local);
         return error_set(error, MORAY_NO_MEMORY, "no memory for rank %u's scheduler",
                          options->rank);
@@ -669,6 +574,6 @@ void local_destroy(struct local *local)
         return;
     index_clear(&local->by_id);
     free(local->tasks);
-    free(local->nodes);
+    capacity_clear(&local->offered);
     free(local);
 }

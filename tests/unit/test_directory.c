@@ -209,6 +209,17 @@ START_TEST(a_source_without_the_copy_is_left_for_another)
 }
 END_TEST
 
+START_TEST(a_copy_that_went_before_the_grant_was_told_is_not_granted)
+{
+    ck_assert_int_eq(add(7, 1), MORAY_OK);
+    ck_assert_int_eq(sealed(7, 1, 1), MORAY_OK);
+    ck_assert_int_eq(sealed(7, 2, 1), MORAY_OK);
+    ck_assert_int_eq(want(7, 3, 1), MORAY_OK);
+    ck_assert(directory_copy_gone(directory, 7, 1)); /* the grant would have named this one */
+    ck_assert(grants(7, 2, 3, 1) && quiet());
+}
+END_TEST
+
 START_TEST(a_lost_rank_holds_reads_and_has_nothing)
 {
     ck_assert_int_eq(add(7, 1), MORAY_OK);
@@ -459,6 +470,7 @@ int main(void)
     tcase_add_test(laws, the_loss_of_the_last_copy_is_told_once_and_can_be_mended);
     tcase_add_test(laws, what_cannot_be_remade_is_refused_to_all);
     tcase_add_test(laws, a_source_without_the_copy_is_left_for_another);
+    tcase_add_test(laws, a_copy_that_went_before_the_grant_was_told_is_not_granted);
     tcase_add_test(laws, a_lost_rank_holds_reads_and_has_nothing);
     tcase_add_test(laws, the_bound_of_objects_is_named);
     tcase_add_loop_test(laws, in_any_history_what_is_held_lives_and_all_else_is_freed, 0, 60);

@@ -130,6 +130,29 @@ START_TEST(a_short_queue_is_left_alone)
 }
 END_TEST
 
+START_TEST(a_task_that_would_wait_as_long_there_stays)
+{
+    two_nodes();
+    report(2, 0, 8, 1 * MS);                        /* nothing queued, but no worker free */
+    ck_assert_uint_eq(report(1, 2, 8, 1 * MS), 0);  /* 250 us here, 125 there, 200 to move */
+    ck_assert_uint_eq(report(1, 16, 8, 1 * MS), 1); /* 2 ms here */
+}
+END_TEST
+
+START_TEST(long_tasks_that_came_count_as_long_before_one_is_done)
+{
+    struct load load = load_of(8, 488, 8, 1 * US); /* all that it has finished were short */
+
+    two_nodes();
+    report(2, 0, 0, 1 * US);
+    ck_assert_uint_eq(report(1, 992, 8, 10 * MS), 1);
+    ck_assert(global_moved(global, &moves[0], moves[0].count));
+    load.arrived_count = moves[0].count;
+    ck_assert(global_report(global, 2, &load) && take() == 0);
+    ck_assert_uint_eq(report(1, 490, 8, 10 * MS), 0);
+}
+END_TEST
+
 START_TEST(a_source_that_had_less_is_not_asked_again_on_old_news)
 {
     two_nodes();
@@ -441,6 +464,8 @@ int main(void)
     tcase_add_test(laws, tasks_of_a_microsecond_stay_where_they_are);
     tcase_add_test(laws, a_task_that_runs_long_counts_before_it_is_done);
     tcase_add_test(laws, a_short_queue_is_left_alone);
+    tcase_add_test(laws, a_task_that_would_wait_as_long_there_stays);
+    tcase_add_test(laws, long_tasks_that_came_count_as_long_before_one_is_done);
     tcase_add_test(laws, a_source_that_had_less_is_not_asked_again_on_old_news);
     tcase_add_test(laws, tasks_do_not_go_back_and_forth);
     tcase_add_test(laws, a_task_goes_where_it_waits_least);

@@ -244,6 +244,20 @@ START_TEST(neither_side_starves_the_other)
 }
 END_TEST
 
+START_TEST(the_lane_does_not_take_back_what_it_gives_up)
+{
+    lane.queued_count = 100;
+    ck_assert_int_eq(submit(1, 4 * CORE, 0), MORAY_OK);
+    ck_assert(next() && action.kind == LOCAL_LANE_WORKERS && action.worker_count == 0);
+    for (uint32_t left = 3; left > 0; left--) {
+        obey(left);
+        ck_assert(!next());
+    }
+    obey(0);
+    ck_assert(acts(LOCAL_RUN, 1));
+}
+END_TEST
+
 /* Counts the reports that one state of the lane causes. */
 static int reports(uint64_t queued, uint32_t running, uint64_t mean_ns, uint64_t age_ns)
 {
@@ -430,6 +444,7 @@ int main(void)
     tcase_add_test(laws, a_small_task_passes_a_large_one_a_bounded_number_of_times);
     tcase_add_test(laws, a_queued_task_can_be_cancelled);
     tcase_add_test(laws, neither_side_starves_the_other);
+    tcase_add_test(laws, the_lane_does_not_take_back_what_it_gives_up);
     tcase_add_test(laws, a_load_is_reported_when_it_matters);
     tcase_add_test(laws, a_job_without_work_reports_nothing);
     tcase_add_test(laws, options_that_make_no_node_are_refused);
