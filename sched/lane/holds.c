@@ -314,7 +314,7 @@ static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
     }
     if (life_telling(life))
         return false; /* who tells looks at the holds when it is done */
-    if (flags & (RECORD_PROXY | RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) {
+    if (flags & (RECORD_PROXY | RECORD_TIED)) {
         bool last = flags & RECORD_PROXY
                         ? holders_empty(lane, record)
                         : atomic_load(&record->home_count) == 0 && holders_empty(lane, record);

@@ -50,14 +50,16 @@ enum record_flag {
     RECORD_BLOCK = 1,        /* the arguments lie in a block: {place, bytes} stand in their stead */
     RECORD_RESULT_BLOCK = 2, /* the result lies in a block of this arena */
     RECORD_RESULT_FAR = 4,   /* … in another rank: {rank, index} in `far` */
-    RECORD_RESULT_SHARED = 8, /* … in the arena of another rank of the host: place, window */
-    RECORD_GENERAL = 16,      /* the agent places it: resources, or a place asked for */
-    RECORD_HOLDS_INPUTS = 32, /* its home holds its reference arguments until it has ended */
-    RECORD_PROXY = 64,        /* stands for a record of another rank; home is the agent */
-    RECORD_LONG = 128,        /* the block of arguments begins with struct record_long */
-    RECORD_CONTAINS = 256,    /* its bytes contain references, which the agent holds for it */
-    RECORD_FAR_CALL = 512,    /* a method of an actor on another node: the agent carries it */
-    RECORD_REFS = 1024,       /* reference_mask is not 0 */
+    RECORD_RESULT_SHARED = 8,  /* … in the arena of another rank of the host: place, window */
+    RECORD_GENERAL = 16,       /* the agent places it: resources, or a place asked for */
+    RECORD_HOLDS_INPUTS = 32,  /* its home holds its reference arguments until it has ended */
+    RECORD_PROXY = 64,         /* stands for a record of another rank; home is the agent */
+    RECORD_LONG = 128,         /* the block of arguments begins with struct record_long */
+    RECORD_CONTAINS = 256,     /* its bytes contain references, which the agent holds for it */
+    RECORD_FAR_CALL = 512,     /* a method of an actor on another node: the agent carries it */
+    RECORD_RESULT_KEPT = 1024, /* its bytes were fetched; a copy elsewhere goes with it */
+    RECORD_TIED = RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED | RECORD_RESULT_KEPT,
+    /* the agent lets something else go before it is freed */
 };
 
 enum { RECORD_NONE = 0xffffffff, RECORD_ARGUMENT_BYTES = 64, RECORD_INPUTS_MAX = 15 };

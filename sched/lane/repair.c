@@ -325,7 +325,7 @@ static void own_record(struct repair *repair, uint32_t index)
         return;
     if (atomic_load(&record->dependents) && tell_claim(lane, index, life_generation(life)))
         tell_edges(lane, index);
-    if (!(record_flags(record) & (RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED)))
+    if (!(record_flags(record) & RECORD_TIED))
         orphan(lane, index);
     else if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0) != MORAY_OK)
         lane_wake(lane, LANE_AGENT);

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHANGES_MAX = 1 << 16, STEPS_MAX = 1 << 22, OF_EACH = 4 };
+enum { CHANGES_MAX = 1 << 16, STEPS_MAX = 1 << 22, LONG_STEPS = 5000 };
 
 static struct shared { /* of main, labs and victims */
     _Atomic int done;  /* the operation is over */
@@ -355,14 +355,15 @@ static double seconds(const struct timespec *from, const struct timespec *to)
 static uint32_t choose(uint32_t *at)
 {
     uint32_t count = 0, total = shared->change_count;
+    uint32_t of_each = shared->steps > LONG_STEPS ? 1 : 4; /* long ones are long loops */
 
     for (uint32_t i = 0; i < total; i++) {
         uint32_t before = 0, after = 0;
-        for (uint32_t k = i; k-- > 0 && before < OF_EACH;)
+        for (uint32_t k = i; k-- > 0 && before < of_each;)
             before += shared->at[k] == shared->at[i];
-        for (uint32_t k = i + 1; k < total && after < OF_EACH; k++)
+        for (uint32_t k = i + 1; k < total && after < of_each; k++)
             after += shared->at[k] == shared->at[i];
-        if (before < OF_EACH || after < OF_EACH)
+        if (before < of_each || after < of_each)
             at[count++] = shared->changes[i];
     }
     return count;

@@ -219,33 +219,48 @@ static void agent_takes(struct lane *lane, const struct lane_mail *mail)
     }
 }
 
+/* Calls that were not ready when they came, of the actor that this thread plays. */
+static _Thread_local struct lane_mail waiting_calls[1024];
+static _Thread_local uint32_t waiting_count;
+
+static void actor_takes(struct lane *lane, const struct lane_mail *mail)
+{
+    if (mail->kind != CELL_CALL)
+        return;
+    if (lane_claim(lane, mail->index, mail->generation))
+        node_run(lane, mail->index);
+    else if (lane_find(lane, mail->index, mail->generation) && waiting_count < 1024)
+        waiting_calls[waiting_count++] = *mail;
+}
+
+static bool calls_ready(struct lane *lane)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < waiting_count;) {
+        struct lane_mail call = waiting_calls[i];
+        bool mine = lane_claim(lane, call.index, call.generation);
+        const struct record *record = lane_find(lane, call.index, call.generation);
+        if (mine)
+            node_run(lane, call.index);
+        else if (record && life_state(record_life(record)) <= RECORD_QUEUED) {
+            i++;
+            continue;
+        }
+        waiting_calls[i] = waiting_calls[--waiting_count];
+        any |= mine;
+    }
+    return any;
+}
+
 static void takes(void *context, const struct lane_mail *mail)
 {
     struct lane *lane = context;
 
     if (lane->slot == LANE_AGENT)
         agent_takes(lane, mail);
-    else if (mail->kind == CELL_CALL && lane_claim(lane, mail->index, mail->generation))
-        node_run(lane, mail->index);
-}
-
-/* An actor's calls that were not ready when they came: here simply looked for. */
-static bool calls_ready(struct lane *lane)
-{
-    uint32_t end = atomic_load(&lane->control->records_claimed) * POOL_SLAB_ITEMS;
-    struct record_call call;
-    bool any = false;
-
-    for (uint32_t index = 0; index < end; index++) {
-        uint64_t life = record_life(lane_record(lane, index));
-        if (life_state(life) == RECORD_QUEUED && lane_record(lane, index)->kind == RECORD_METHOD &&
-            call_peek(lane, index, life_generation(life), &call) && call.actor == lane->slot &&
-            lane_claim(lane, index, life_generation(life))) {
-            node_run(lane, index);
-            any = true;
-        }
-    }
-    return any;
+    else
+        actor_takes(lane, mail);
 }
 
 bool node_step(struct lane *lane)
@@ -288,7 +303,19 @@ static void on_queued(void *context, uint32_t index)
 
 static void on_call(void *context, uint32_t index)
 {
-    (void)context; /* calls_ready() of the actor finds it */
+    struct lane *lane = context;
+    uint64_t life = record_life(lane_record(lane, index));
+    struct record_call call;
+
+    if (call_peek(lane, index, life_generation(life), &call) &&
+        lane_post(lane, (uint16_t)call.actor, index, life_generation(life), CELL_CALL, 0) !=
+            MORAY_OK)
+        give_up("no cell to post a call again");
+}
+
+static void on_ended(void *context, uint32_t index)
+{
+    (void)context; /* this agent waits for nothing */
     (void)index;
 }
 
@@ -305,7 +332,7 @@ struct repair_calls node_repair_calls(struct lane *lane)
                                  .queued = on_queued,
                                  .call = on_call,
                                  .cancelled = on_cancelled,
-                                 .ended = on_call};
+                                 .ended = on_ended};
 }
 
 /* ---- Accounts ---- */
