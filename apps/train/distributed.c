@@ -365,9 +365,9 @@ int distributed_main(int *argc, char ***argv, const struct options *options, str
     struct training training = {.options = options};
 
     moray_init(argc, argv);
-    report->ranks = (uint32_t)moray_ranks();
-    report->workers = (uint32_t)moray_workers();
     int failed = train(&training, report);
+    report->ranks = (uint32_t)moray_ranks();
+    report->workers = (uint32_t)moray_workers(); /* now that every rank has joined for long */
     let_go(&training);
     if (!failed)
         failed = report_write(report, options);
