@@ -38,7 +38,8 @@ void ofi_rank_fail(struct ofi *ofi, uint32_t rank, const char *what, int result)
 {
     char reason[128];
 
-    snprintf(reason, sizeof(reason), "libfabric cannot %s it: %s", what, fi_strerror(result));
+    snprintf(reason, sizeof(reason), "libfabric cannot %s it: %s", what,
+             ofi_library.strerror(result));
     fabric_ending(&ofi->base, rank, reason);
 }
 
@@ -126,7 +127,7 @@ static void take_over(struct ofi *ofi)
     }
     if (ofi->state == OFI_READY && (result = ofi_regions_keep(ofi))) {
         error_set(&ofi->failure, MORAY_SYSTEM, "libfabric cannot register the arena: %s",
-                  fi_strerror(-result));
+                  ofi_library.strerror(-result));
         ofi->state = OFI_FAILED;
     }
     if (ofi->state == OFI_FAILED) {
@@ -369,7 +370,7 @@ static void event_failed(struct ofi *ofi)
     } else if (entry.err != FI_ECANCELED) { /* too long a message, or half of one */
         struct moray_error error;
         error_set(&error, MORAY_PROTOCOL, "libfabric dropped what came in: %s",
-                  fi_strerror(entry.err));
+                  ofi_library.strerror(entry.err));
         fabric_refuse(&ofi->base, &error);
         ofi_receive_post(ofi, (struct ofi_receive *)context);
     }

@@ -20,6 +20,7 @@
 #include <rdma/fi_rma.h>
 
 #include "fabric/inside.h"
+#include "fabric/ofi_library.h"
 
 enum {
     OFI_NAME_MAX = 256,     /* bytes of a provider's address */

@@ -90,7 +90,7 @@ enum moray_code ofi_expose(struct fabric *fabric, uint64_t offset, uint64_t byte
     if (!region)
         return error_set(error, MORAY_FULL,
                          "%" PRIu64 " bytes of the arena cannot be registered: %s (ulimit -l?)",
-                         bytes, fi_strerror(-failure));
+                         bytes, ofi_library.strerror(-failure));
     *window = (struct fabric_window){
         .address = offset - region->offset, .key = region->key, .bytes = bytes};
     if (ofi_is_working(ofi) && (ofi->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR))

@@ -51,12 +51,13 @@ enum moray_code fabric_provider_check(const struct fabric_options *options,
 
 static enum moray_code failed(struct moray_error *error, const char *what, int result)
 {
-    return error_set(error, MORAY_SYSTEM, "libfabric: %s failed: %s", what, fi_strerror(-result));
+    return error_set(error, MORAY_SYSTEM, "libfabric: %s failed: %s", what,
+                     ofi_library.strerror(-result));
 }
 
 static enum moray_code discover(struct ofi *ofi, struct moray_error *error)
 {
-    struct fi_info *hints = fi_allocinfo();
+    struct fi_info *hints = ofi_library.dupinfo(NULL);
     const char *provider = wanted_provider(&ofi->base.options);
     char ip[INET_ADDRSTRLEN];
     int result;
@@ -72,15 +73,15 @@ static enum moray_code discover(struct ofi *ofi, struct moray_error *error)
     hints->tx_attr->msg_order = hints->rx_attr->msg_order = FI_ORDER_SAS;
     hints->fabric_attr->prov_name = strdup(provider);
     inet_ntop(AF_INET, &ofi->base.ip, ip, sizeof(ip));
-    result = fi_getinfo(FI_VERSION(1, 17), ip, NULL, FI_SOURCE, hints, &ofi->info);
+    result = ofi_library.getinfo(FI_VERSION(1, 17), ip, NULL, FI_SOURCE, hints, &ofi->info);
     if (result == -FI_ENODATA) /* its addresses may be no IP addresses */
-        result = fi_getinfo(FI_VERSION(1, 17), NULL, NULL, 0, hints, &ofi->info);
-    fi_freeinfo(hints);
+        result = ofi_library.getinfo(FI_VERSION(1, 17), NULL, NULL, 0, hints, &ofi->info);
+    ofi_library.freeinfo(hints);
     if (result)
         return error_set(error, MORAY_SYSTEM,
                          "libfabric has no provider %s on %s with messages and one-sided reads: "
                          "%s (fi_info -l lists those there are)",
-                         provider, ip, fi_strerror(-result));
+                         provider, ip, ofi_library.strerror(-result));
     return MORAY_OK;
 }
 
@@ -90,7 +91,7 @@ static enum moray_code endpoint_open(struct ofi *ofi, struct moray_error *error)
     struct fi_av_attr av = {.type = FI_AV_UNSPEC, .count = ofi->base.options.rank_count};
     int result;
 
-    if ((result = fi_fabric(ofi->info->fabric_attr, &ofi->fabric, NULL)))
+    if ((result = ofi_library.fabric(ofi->info->fabric_attr, &ofi->fabric, NULL)))
         return failed(error, "fi_fabric", result);
     if ((result = fi_domain(ofi->fabric, ofi->info, &ofi->domain, NULL)))
         return failed(error, "fi_domain", result);
@@ -131,8 +132,10 @@ static void *setup(void *context)
 {
     struct ofi *ofi = context;
     uint64_t one = 1;
-    enum moray_code code = discover(ofi, &ofi->failure);
+    enum moray_code code = ofi_library_load(&ofi->failure);
 
+    if (code == MORAY_OK)
+        code = discover(ofi, &ofi->failure);
     if (code == MORAY_OK)
         code = endpoint_open(ofi, &ofi->failure);
     if (code == MORAY_OK)
@@ -185,7 +188,7 @@ void ofi_setup_close(struct ofi *ofi)
     if (ofi->fabric)
         fi_close(&ofi->fabric->fid);
     if (ofi->info)
-        fi_freeinfo(ofi->info);
+        ofi_library.freeinfo(ofi->info);
     if (ofi->ready_fd >= 0)
         close(ofi->ready_fd);
     free(ofi->receives);

@@ -24,6 +24,9 @@ void fabric_environment(const char *provider)
         {"OMPI_MCA_pml", "ob1"},
         /* The one that works over tcp and between hosts at FUNNELED. */
         {"OMPI_MCA_osc", "pt2pt"},
+        /* Libraries that libfabric brings along would catch SIGSEGV for themselves. */
+        {"IPATH_NO_BACKTRACE", "1"},
+        {"HFI_NO_BACKTRACE", "1"},
         /* 69 MiB an endpoint and 17 MiB a connection by default; so 3 MiB each. */
         {"FI_OFI_RXM_BUFFER_SIZE", "2048"},
         /* Frames go whole: fetching them by rendezvous costs three times as much. */

@@ -496,6 +496,7 @@ static int rank_main(const char *kind, const char *what)
                                      .provider = getenv("FABRIC_PROVIDER"),
                                      .bootstrap = {NULL, allgather, broadcast}};
     struct epoll_event event = {.events = EPOLLIN};
+    struct fabric_counts counts;
     struct moray_error error = {0};
     int level, rank, count;
 
@@ -525,7 +526,9 @@ static int rank_main(const char *kind, const char *what)
     if (strcmp(what, "hang") == 0)
         a_hung_rank_is_given_up();
     a_first_read_needs_no_patience();
-    say("first read after %.1f ms\n", (double)(now_ns() - start) / 1e6);
+    say("first read after %.1f ms", (double)(now_ns() - start) / 1e6);
+    fabric_counts(fabric, &counts);
+    say(", discovery took %.1f ms\n", (double)counts.ready_ns / 1e6);
     messages_of_all_lengths();
     say("messages: right\n", 0);
     reads_of_all_lengths();
