@@ -9,6 +9,12 @@
 static_assert(sizeof(struct lane_cell) == 16, "four a line");
 static_assert((int)LANE_SLOTS_MAX <= (int)ARENA_SLOTS_MAX, "a page word holds any slot");
 
+#if LANE_BREAK == 6
+#define SUBMIT_ORDER memory_order_relaxed
+#else
+#define SUBMIT_ORDER memory_order_release
+#endif
+
 /* ---- Running ---- */
 
 bool lane_claim(struct lane *lane, uint32_t index, uint32_t generation)
@@ -289,7 +295,7 @@ static enum record_state leave_making(struct record *record)
         atomic_store_explicit(&record->life,
                               life_of(RECORD_QUEUED, 0, 0, life_generation(life)) |
                                   (life & LIFE_WAITED),
-                              memory_order_release);
+                              SUBMIT_ORDER);
         return RECORD_QUEUED;
     }
     do {
