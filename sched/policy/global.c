@@ -1,60 +1,15 @@
-#include "sched/policy/global.h"
+#include "sched/policy/global_inside.h"
 
-#include <assert.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/fifo.h"
-
-enum kind { NEITHER, HUNGRY, LOADED, KINDS };
 enum { FEEDERS_MAX = 4, OPEN_MAX = 1 << 20 }; /* sources asked for one hungry node; open orders */
 
 #define COUNT_MAX ((uint64_t)1 << 40)   /* tasks of a node that are believed */
 #define TIME_MAX_NS ((uint64_t)1 << 50) /* 13 days: a task's time that is believed */
 
-struct node {
-    bool alive;
-    enum kind kind;
-    uint32_t place; /* its position in the set of its kind */
-    uint32_t host;
-    uint32_t worker_count;
-    struct resources have;
-    struct resources held;  /* by actors, for life */
-    struct resources given; /* to tasks placed since the last report */
-    uint32_t actor_count;
-    uint64_t spread_count;
-    uint64_t coming;        /* tasks ordered to it that have not arrived */
-    uint64_t leaving;       /* tasks that it was ordered to send and did not answer for */
-    uint64_t present_bytes; /* of the inputs of the task that is being placed */
-    uint64_t expected_ns;   /* time of tasks that were moved there, until its own reports tell */
-    struct load load;
-};
-
-struct set {         /* ranks of one kind, in no order */
-    uint32_t *ranks; /* owned; room for all */
-    uint32_t count;
-};
-
-/* node.coming == sum of open moves to it that did not fail + tasks placed on it - arrived */
-struct global {
-    struct global_options options;
-    struct set sets[KINDS];   /* NEITHER's is not used */
-    struct global_move *open; /* owned; orders that were not answered */
-    size_t open_count, open_capacity;
-    struct fifo orders;
-    uint64_t mean_task_ns; /* exponential average over all reports */
-    struct node nodes[];
-};
-
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
-}
-
-static struct node *alive(struct global *global, uint32_t rank)
-{
-    return rank < global->options.rank_count && global->nodes[rank].alive ? &global->nodes[rank]
-                                                                          : NULL;
 }
 
 static uint64_t most(uint64_t a, uint64_t b)
@@ -65,7 +20,7 @@ static uint64_t most(uint64_t a, uint64_t b)
 /* The time of one task there, as far as is known. A task that runs long counts before it is done: at
  * any moment tasks of equal length are half through on average. And tasks that were moved there take
  * as long as where they came from. */
-static uint64_t task_ns(const struct global *global, const struct node *node)
+uint64_t global_task_ns(const struct global *global, const struct node *node)
 {
     uint64_t ns = most(most(node->load.mean_task_ns, 2 * node->load.running_ns), node->expected_ns);
 
@@ -89,17 +44,20 @@ static uint64_t work_ns(const struct global *global, const struct node *node)
 {
     int64_t tasks = backlog(node);
 
-    return tasks > 0 ? (uint64_t)tasks * (task_ns(global, node) / node->worker_count + 1) : 0;
+    return tasks > 0 ? (uint64_t)tasks * (global_task_ns(global, node) / node->worker_count + 1)
+                     : 0;
 }
 
 uint64_t global_wait_ns(const struct global *global, uint32_t rank)
 {
-    const struct node *node = &global->nodes[rank];
+    const struct node *node;
 
-    if (rank >= global->options.rank_count || !node->alive)
+    if (rank >= global->options.rank_count || !global->nodes[rank].alive)
         return UINT64_MAX;
-    return backlog(node) < 0 ? 0
-                             : work_ns(global, node) + task_ns(global, node) / node->worker_count;
+    node = &global->nodes[rank];
+    return backlog(node) < 0
+               ? 0
+               : work_ns(global, node) + global_task_ns(global, node) / node->worker_count;
 }
 
 static void set_remove(struct global *global, struct node *node)
@@ -115,7 +73,7 @@ static void set_remove(struct global *global, struct node *node)
     node->kind = NEITHER;
 }
 
-static void classify(struct global *global, struct node *node)
+void global_classify(struct global *global, struct node *node)
 {
     const struct global_options *options = &global->options;
     uint64_t work = work_ns(global, node);
@@ -123,7 +81,7 @@ static void classify(struct global *global, struct node *node)
     enum kind kind = NEITHER;
 
     if (node->alive && known && work > options->move_wait_ns &&
-        task_ns(global, node) >= options->move_factor * options->move_ns)
+        global_task_ns(global, node) >= options->move_factor * options->move_ns)
         kind = LOADED;
     else if (node->alive && work < options->hungry_ns)
         kind = HUNGRY;
@@ -158,8 +116,8 @@ static bool order(struct global *global, struct node *from, struct node *to, uin
     fifo_push(&global->orders, &move, sizeof(move));
     from->leaving += move.count;
     to->coming += move.count;
-    to->expected_ns = most(to->expected_ns, task_ns(global, from));
-    classify(global, to);
+    to->expected_ns = most(to->expected_ns, global_task_ns(global, from));
+    global_classify(global, to);
     return true;
 }
 
@@ -194,7 +152,7 @@ static uint64_t share(const struct node *to, int64_t own, int64_t tasks, uint64_
 static bool gains(const struct global *global, const struct node *from, const struct node *to)
 {
     uint64_t there =
-        backlog(to) < 0 ? 0 : work_ns(global, to) + task_ns(global, from) / to->worker_count;
+        backlog(to) < 0 ? 0 : work_ns(global, to) + global_task_ns(global, from) / to->worker_count;
 
     return work_ns(global, from) > there + global->options.move_wait_ns;
 }
@@ -203,7 +161,7 @@ static bool gains(const struct global *global, const struct node *from, const st
 static void give(struct global *global, struct node *from)
 {
     struct set *hungry = &global->sets[HUNGRY];
-    uint64_t workers = from->worker_count, each_ns = task_ns(global, from);
+    uint64_t workers = from->worker_count, each_ns = global_task_ns(global, from);
     int64_t tasks = backlog(from);
 
     for (uint32_t i = 0; i < hungry->count; i++) {
@@ -219,7 +177,7 @@ static void give(struct global *global, struct node *from)
         if (count && gains(global, from, to) && !order(global, from, to, count))
             break;
     }
-    classify(global, from);
+    global_classify(global, from);
 }
 
 static struct node *most_loaded(struct global *global)
@@ -249,19 +207,19 @@ static void feed(struct global *global, struct node *to)
 
         if (!from || !gains(global, from, to))
             return;
-        own = backlog_in(global, to, task_ns(global, from));
+        own = backlog_in(global, to, global_task_ns(global, from));
         count =
             share(to, own, backlog(from) + own, (uint64_t)from->worker_count + to->worker_count);
         count = least(count, movable(from));
         if (!count || !order(global, from, to, count))
             return;
-        classify(global, from);
+        global_classify(global, from);
     }
 }
 
 static void settle(struct global *global, struct node *node)
 {
-    classify(global, node);
+    global_classify(global, node);
     if (node->kind == LOADED)
         give(global, node);
     else if (node->kind == HUNGRY)
@@ -281,7 +239,7 @@ static void learn(struct global *global, const struct load *load)
 
 bool global_report(struct global *global, uint32_t rank, const struct load *load)
 {
-    struct node *node = alive(global, rank);
+    struct node *node = global_alive(global, rank);
     uint64_t arrived, kept;
 
     if (!node)
@@ -307,7 +265,7 @@ bool global_report(struct global *global, uint32_t rank, const struct load *load
 
 bool global_moved(struct global *global, const struct global_move *move, uint64_t sent_count)
 {
-    struct node *from = alive(global, move->from), *to = alive(global, move->to);
+    struct node *from = global_alive(global, move->from), *to = global_alive(global, move->to);
     size_t at = 0;
 
     while (at < global->open_count &&
@@ -324,7 +282,7 @@ bool global_moved(struct global *global, const struct global_move *move, uint64_
         /* It had fewer than it said: until it says more, nothing is to be had there. */
         if (sent_count < move->count)
             from->load.queued_count = least(from->load.queued_count, from->leaving);
-        classify(global, from);
+        global_classify(global, from);
     }
     if (to) {
         to->coming -= least(move->count - sent_count, to->coming);
@@ -333,204 +291,10 @@ bool global_moved(struct global *global, const struct global_move *move, uint64_
     return true;
 }
 
-/* What a task may still take there now. */
-static bool has_free(const struct node *node, struct resources need)
-{
-    struct resources used = resources_more(need, node->given);
-
-    return resources_fit(used, node->load.free);
-}
-
-/* Expected time until the task could begin on `node`, when so many bytes of its inputs are missing. */
-static uint64_t expect_ns(const struct global *global, const struct node *node,
-                          struct resources need, uint64_t missing_bytes)
-{
-    uint64_t wait = global_wait_ns(global, (uint32_t)(node - global->nodes));
-    uint64_t rate = node->load.bytes_per_s ? node->load.bytes_per_s : global->options.bytes_per_s;
-
-    if (wait == 0 && !has_free(node, need))
-        wait = task_ns(global, node);
-    return wait + (uint64_t)((double)missing_bytes / (double)rate * 1e9);
-}
-
-/* Where the bytes that `rank` can read in place are counted: at its host's first rank. */
-static struct node *bucket(struct global *global, uint32_t rank)
-{
-    struct node *node = &global->nodes[rank];
-
-    return node->worker_count && node->host != UINT32_MAX ? &global->nodes[node->host] : node;
-}
-
-/* Counts the inputs by host, and returns their bytes; with `clear` takes the counts away again. */
-static uint64_t count_inputs(struct global *global, const struct global_task *task, bool clear)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < task->input_count; i++) {
-        uint32_t rank = task->inputs[i].rank;
-        sum += task->inputs[i].bytes;
-        if (rank >= global->options.rank_count)
-            continue;
-        if (clear)
-            bucket(global, rank)->present_bytes = 0;
-        else
-            bucket(global, rank)->present_bytes += task->inputs[i].bytes;
-    }
-    return sum;
-}
-
-enum moray_code global_possible(const struct global *global, struct resources need,
-                                struct moray_error *error)
-{
-    struct resources best = {0};
-    uint32_t count = 0;
-
-    for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
-        const struct node *node = &global->nodes[rank];
-        if (!node->alive)
-            continue;
-        if (resources_fit(need, node->have))
-            return MORAY_OK;
-        count++;
-        if (node->have.core_parts > best.core_parts)
-            best = node->have;
-    }
-    return error_set(
-        error, MORAY_INVALID,
-        "it asks for %" PRIu64 ".%04" PRIu64 " cores and %" PRIu64
-        " bytes of memory; none of the job's %u nodes has both: the largest has %" PRIu64
-        ".%04" PRIu64 " cores and %" PRIu64 " bytes",
-        need.core_parts / RESOURCES_CORE, need.core_parts % RESOURCES_CORE, need.memory_bytes,
-        count, best.core_parts / RESOURCES_CORE, best.core_parts % RESOURCES_CORE,
-        best.memory_bytes);
-}
-
-static struct node *place_spread(struct global *global, const struct global_task *task)
-{
-    struct node *best = NULL;
-
-    for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
-        struct node *node = alive(global, rank);
-        if (node && resources_fit(task->need, node->have) &&
-            (!best || node->spread_count < best->spread_count))
-            best = node;
-    }
-    if (best)
-        best->spread_count++;
-    return best;
-}
-
-static struct node *place_any(struct global *global, const struct global_task *task)
-{
-    uint64_t input_bytes = count_inputs(global, task, false), best_ns = 0, best_present = 0;
-    struct node *best = NULL;
-
-    for (uint32_t i = 0; i < global->options.rank_count; i++) {
-        /* From the asker on, so that it wins a tie, and those behind it share what it cannot take. */
-        uint32_t rank = (uint32_t)(((uint64_t)task->asker + i) % global->options.rank_count);
-        struct node *node = alive(global, rank);
-        uint64_t present, ns;
-
-        if (!node || !resources_fit(task->need, node->have))
-            continue;
-        present = bucket(global, rank)->present_bytes;
-        ns = expect_ns(global, node, task->need, input_bytes - present);
-        if (!best || ns < best_ns || (ns == best_ns && present > best_present)) {
-            best = node;
-            best_ns = ns;
-            best_present = present;
-        }
-    }
-    count_inputs(global, task, true);
-    return best;
-}
-
-enum moray_code global_place(struct global *global, const struct global_task *task, uint32_t *out,
-                             struct moray_error *error)
-{
-    struct node *node = NULL;
-
-    if (task->where == GLOBAL_NODE || task->where == GLOBAL_NODE_SOFT) {
-        node = alive(global, task->rank);
-        if (!node && task->where == GLOBAL_NODE)
-            return error_set(error, MORAY_LOST,
-                             "the task asks for rank %u, which is no node of this job (any more)",
-                             task->rank);
-        if (node && !resources_fit(task->need, node->have)) {
-            if (task->where == GLOBAL_NODE)
-                return error_set(error, MORAY_INVALID,
-                                 "the task asks for rank %u, whose %" PRIu64 " cores and %" PRIu64
-                                 " bytes of memory do not suffice",
-                                 task->rank, node->have.core_parts / RESOURCES_CORE,
-                                 node->have.memory_bytes);
-            node = NULL;
-        }
-    } else if (task->where == GLOBAL_SPREAD) {
-        node = place_spread(global, task);
-    }
-    if (!node)
-        node = place_any(global, task);
-    if (!node) {
-        enum moray_code code = global_possible(global, task->need, error);
-        assert(code != MORAY_OK);
-        return code;
-    }
-    node->coming++;
-    node->given = resources_more(node->given, task->need);
-    classify(global, node);
-    *out = (uint32_t)(node - global->nodes);
-    return MORAY_OK;
-}
-
-/* Whether an actor that can go to either goes to `a`. */
-static bool better_for_actor(const struct node *a, const struct node *b)
-{
-    bool a_idle = a->load.running_count < a->worker_count;
-    bool b_idle = b->load.running_count < b->worker_count;
-
-    if (a_idle != b_idle)
-        return a_idle;
-    return (uint64_t)a->actor_count * b->worker_count < (uint64_t)b->actor_count * a->worker_count;
-}
-
-enum moray_code global_place_actor(struct global *global, struct resources need, uint32_t avoid,
-                                   uint32_t *out, struct moray_error *error)
-{
-    struct node *best = NULL;
-    enum moray_code code = global_possible(global, need, error);
-
-    if (code != MORAY_OK)
-        return code;
-    for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
-        struct node *node = alive(global, rank);
-        if (!node || rank == avoid || !resources_fit(resources_more(need, node->held), node->have))
-            continue;
-        if (!best || better_for_actor(node, best))
-            best = node;
-    }
-    if (!best)
-        return error_set(error, MORAY_BUSY, "no node has room for one more actor of this kind now");
-    best->held = resources_more(best->held, need);
-    best->actor_count++;
-    *out = (uint32_t)(best - global->nodes);
-    return MORAY_OK;
-}
-
-void global_actor_ended(struct global *global, uint32_t rank, struct resources need)
-{
-    struct node *node = alive(global, rank);
-
-    if (!node)
-        return; /* the rank was lost, and all that it held with it */
-    assert(node->actor_count > 0 && resources_fit(need, node->held));
-    node->actor_count--;
-    node->held = resources_less(node->held, need);
-}
-
 bool global_next(struct global *global, struct global_move *out)
 {
     while (fifo_pop(&global->orders, out, sizeof(*out)))
-        if (alive(global, out->from) && alive(global, out->to))
+        if (global_alive(global, out->from) && global_alive(global, out->to))
             return true;
     return false;
 }
@@ -562,7 +326,7 @@ enum moray_code global_join(struct global *global, const struct global_node *nod
 
 void global_lose(struct global *global, uint32_t rank)
 {
-    struct node *node = alive(global, rank);
+    struct node *node = global_alive(global, rank);
     size_t kept = 0;
 
     if (!node)
@@ -572,13 +336,13 @@ void global_lose(struct global *global, uint32_t rank)
     /* Orders from or to it get no answer: what they counted elsewhere is taken back now. */
     for (size_t i = 0; i < global->open_count; i++) {
         struct global_move *move = &global->open[i];
-        struct node *from = alive(global, move->from), *to = alive(global, move->to);
+        struct node *from = global_alive(global, move->from), *to = global_alive(global, move->to);
         if (move->from == rank && to) {
             to->coming -= least(move->count, to->coming);
-            classify(global, to);
+            global_classify(global, to);
         } else if (move->to == rank && from) {
             from->leaving -= least(move->count, from->leaving);
-            classify(global, from);
+            global_classify(global, from);
         } else if (from && to) {
             global->open[kept++] = *move;
         }
