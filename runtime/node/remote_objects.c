@@ -275,7 +275,7 @@ void remote_free(uint32_t index, uint32_t generation)
         return;
     if (flags & RECORD_CONTAINS)
         requests_drop_contained(index);
-    if ((flags & (RECORD_RESULT_FAR | RECORD_RESULT_SHARED)) && agent.remote &&
+    if ((flags & (RECORD_TIED & ~RECORD_CONTAINS)) && agent.remote &&
         map_remove(&agent.remote->far, index, &far)) {
         uint32_t rank = (uint32_t)(far >> 32);
         if (rank == agent.rank)
@@ -284,8 +284,7 @@ void remote_free(uint32_t index, uint32_t generation)
             *(struct item_object *)out_item(rank, ITEM_FREE, sizeof(struct item_object)) =
                 (struct item_object){(uint32_t)far, 0};
     }
-    atomic_fetch_and(&record->flags,
-                     (uint16_t) ~(RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
+    atomic_fetch_and(&record->flags, (uint16_t)~RECORD_TIED);
     pool_mark(&agent.lane.record_pool, index);
     atomic_store(&agent.lane.slots[lane_home(&agent.lane, index)].freed, 1);
 }
@@ -439,12 +438,9 @@ static void pull_end(struct pull *pull, bool ok, const char *story)
         atomic_thread_fence(memory_order_release);
         atomic_fetch_or(&record->flags, RECORD_RESULT_BLOCK);
         atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_FAR);
-        uint64_t far;
-        /* An owner whose bytes came home lets the copy go. */
-        if (!(record_flags(record) & RECORD_PROXY) && map_remove(&agent.remote->far, index, &far))
-            *(struct item_object *)out_item((uint32_t)(far >> 32), ITEM_FREE,
-                                            sizeof(struct item_object)) =
-                (struct item_object){(uint32_t)far, 0};
+        /* Others may read the copy elsewhere still: it goes with this record. */
+        if (!(record_flags(record) & RECORD_PROXY))
+            atomic_fetch_or(&record->flags, RECORD_RESULT_KEPT);
     } else if (pull->place)
         arena_free(&agent.lane.arena, pull->place, index);
     pull_answer(pull, ok, story);
