@@ -230,6 +230,24 @@ START_TEST(what_was_placed_counts_before_the_next_report)
 }
 END_TEST
 
+START_TEST(what_a_placed_task_takes_is_not_free_any_more)
+{
+    struct global_task task = {.need = {CORE, 600}, .asker = 1};
+    uint32_t rank;
+
+    two_nodes();
+    report(1, 0, 4, 1 * MS);
+    report(2, 0, 4, 1 * MS);
+    ck_assert_int_eq(global_place(global, &task, &rank, &error), MORAY_OK);
+    ck_assert_uint_eq(rank, 1);
+    ck_assert_int_eq(global_place(global, &task, &rank, &error), MORAY_OK);
+    ck_assert_uint_eq(rank, 2); /* rank 1 has 400 bytes left, until it says otherwise */
+    report(1, 0, 4, 1 * MS);
+    ck_assert_int_eq(global_place(global, &task, &rank, &error), MORAY_OK);
+    ck_assert_uint_eq(rank, 1);
+}
+END_TEST
+
 START_TEST(a_task_goes_near_its_bytes_unless_the_wait_there_is_longer)
 {
     struct global_input inputs[] = {{2, 400 * MS}, {2, 100 * MS}, {1, 1}}; /* 0.5 s at 1 GB/s */
@@ -470,6 +488,7 @@ int main(void)
     tcase_add_test(laws, tasks_do_not_go_back_and_forth);
     tcase_add_test(laws, a_task_goes_where_it_waits_least);
     tcase_add_test(laws, what_was_placed_counts_before_the_next_report);
+    tcase_add_test(laws, what_a_placed_task_takes_is_not_free_any_more);
     tcase_add_test(laws, a_task_goes_near_its_bytes_unless_the_wait_there_is_longer);
     tcase_add_test(laws, bytes_of_a_neighbour_on_the_host_are_near);
     tcase_add_test(laws, a_place_that_was_asked_for_is_kept_or_refused);
