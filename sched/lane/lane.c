@@ -9,12 +9,6 @@
 static_assert(sizeof(struct lane_cell) == 16, "four a line");
 static_assert((int)LANE_SLOTS_MAX <= (int)ARENA_SLOTS_MAX, "a page word holds any slot");
 
-#if LANE_BREAK == 6
-#define SUBMIT_ORDER memory_order_relaxed
-#else
-#define SUBMIT_ORDER memory_order_release
-#endif
-
 /* ---- Running ---- */
 
 bool lane_claim(struct lane *lane, uint32_t index, uint32_t generation)
@@ -295,7 +289,7 @@ static enum record_state leave_making(struct record *record)
         atomic_store_explicit(&record->life,
                               life_of(RECORD_QUEUED, 0, 0, life_generation(life)) |
                                   (life & LIFE_WAITED),
-                              SUBMIT_ORDER);
+                              memory_order_release);
         return RECORD_QUEUED;
     }
     do {
@@ -367,6 +361,12 @@ void lane_publish(struct lane *lane, uint32_t index, enum record_state state)
 
 /* ---- Ending ---- */
 
+#if LANE_BREAK == 6
+#define FINISH_ORDER memory_order_relaxed
+#else
+#define FINISH_ORDER memory_order_seq_cst
+#endif
+
 void lane_finish(struct lane *lane, uint32_t index, enum record_state state)
 {
     struct record *record = lane_record(lane, index);
@@ -380,7 +380,7 @@ void lane_finish(struct lane *lane, uint32_t index, enum record_state state)
     do
         next = life_of(state, lane->slot, life_attempt(life), life_generation(life)) |
                (life & LIFE_WAITED ? LIFE_WAITED | LIFE_TELLING : 0);
-    while (!atomic_compare_exchange_weak_explicit(&record->life, &life, next, memory_order_seq_cst,
+    while (!atomic_compare_exchange_weak_explicit(&record->life, &life, next, FINISH_ORDER,
                                                   memory_order_relaxed));
     if (next & LIFE_TELLING) {
 #if LANE_BREAK == 5
