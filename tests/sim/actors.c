@@ -29,7 +29,6 @@ enum {
 enum { NAMES = 4, RANKS_MAX = 64, PASSES_MAX = 6 };
 
 struct model {
-    bool made;    /* an actor, not another's name */
     bool process; /* its node has one, of `incarnation` */
     bool up;
     uint32_t node, incarnation;
@@ -190,7 +189,7 @@ static void create(struct sim *sim, const struct event *event)
         sim_fail(sim, "actor %u cannot be made: %s", (uint32_t)event->a, error.text);
         return;
     }
-    model_of(sim, id)->made = true;
+    sim->paths[PATH_SHARED_NAME] += id != event->a;
     model_of(sim, id)->held |= 1ull << event->from;
     model_of(sim, id)->ever |= 1ull << event->from;
     sim_send(sim, 0, A_MADE, 0, event->from, event->a, id, event->b);
@@ -220,6 +219,7 @@ static void head_part(struct sim *sim, const struct event *event)
         actors_started(actors, event->a, incarnation, 7, now_ns);
         break;
     case A_REFUSED:
+        sim->paths[PATH_REFUSED]++;
         actors_refused(actors, event->a, incarnation);
         break;
     case A_FAILED:
@@ -242,6 +242,7 @@ static void choose(struct sim *sim, const struct actors_action *action)
     enum moray_code code =
         global_place_actor(sim->global, action->line.need, action->rank, &rank, &error);
 
+    sim->paths[PATH_NO_ROOM] += code == MORAY_BUSY;
     if (code != MORAY_OK)
         actors_unplaced(sim->actors, action->id, code, error.text);
     else if (!actors_placed(sim->actors, action->id, rank, world_now(sim->world)))
@@ -257,15 +258,18 @@ static void act(struct sim *sim, const struct actors_action *action)
         choose(sim, action);
         break;
     case ACTORS_START:
+        sim->paths[PATH_RESTARTED] += action->incarnation > 1;
         sim_send(sim, 0, A_START, 0, action->rank, action->id, action->incarnation, 0);
         break;
     case ACTORS_FINISH:
+        sim->paths[PATH_FINISHED]++;
         if (actor->held)
             sim_fail(sim, "actor %u is to finish while ranks %llx hold it", (uint32_t)action->id,
                      (unsigned long long)actor->held);
         sim_send(sim, 0, A_FINISH, 0, action->rank, action->id, action->incarnation, 0);
         break;
     case ACTORS_STOP:
+        sim->paths[PATH_STOPPED]++;
         sim_send(sim, 0, A_STOP, 0, action->rank, action->id, action->incarnation, 0);
         break;
     case ACTORS_TELL:

@@ -24,7 +24,14 @@ struct workload {
     bool (*judge)(const struct sim *sim); /* NULL: the laws alone */
     struct sim_options options;           /* those of a run without --nodes and --workers */
     uint32_t seed_count;                  /* of the short run */
+    uint32_t paths;                       /* that it walks in the short run, as bits */
 };
+
+#define P(name) (1u << PATH_##name)
+#define ACTOR_PATHS \
+    (P(RESTARTED) | P(FINISHED) | P(STOPPED) | P(REFUSED) | P(NO_ROOM) | P(SHARED_NAME))
+#define OBJECT_PATHS (P(FETCHED) | P(HERE) | P(NO_COPY) | P(REMADE) | P(FREED))
+#define TASK_PATHS (P(MOVED) | P(PLACED) | P(SQUEEZED))
 
 /* One task's 1,000 children that sleep 10 ms, on one of two nodes of 8 workers. */
 static void fill_balance(struct sim *sim)
@@ -54,9 +61,9 @@ static bool judge_balance(const struct sim *sim)
     uint64_t nodes = sim->options.rank_count, away = sim->task_count - sim->task_count / nodes;
 
     printf("    %.1f ms, %.3f of the ideal; %" PRIu64 " moved, %" PRIu64 " reports\n",
-           (double)sim->done_ns / MS, (double)sim->done_ns / (double)ideal_ns(sim), sim->moved,
-           sim->reports);
-    return sim->done_ns <= ideal_ns(sim) * 5 / 4 && sim->moved < (away + 40) * 6 / 5;
+           (double)sim->done_ns / MS, (double)sim->done_ns / (double)ideal_ns(sim),
+           sim->paths[PATH_MOVED], sim->reports);
+    return sim->done_ns <= ideal_ns(sim) * 5 / 4 && sim->paths[PATH_MOVED] < (away + 40) * 6 / 5;
 }
 
 /* A million tasks of 1 us at one node: to move one costs more than to run it. */
@@ -70,8 +77,8 @@ static void fill_micro(struct sim *sim)
 static bool judge_micro(const struct sim *sim)
 {
     printf("    %.1f ms; %" PRIu64 " moved, %" PRIu64 " reports\n", (double)sim->done_ns / MS,
-           sim->moved, sim->reports);
-    return sim->moved == 0 && sim->reports < 200;
+           sim->paths[PATH_MOVED], sim->reports);
+    return sim->paths[PATH_MOVED] == 0 && sim->reports < 200;
 }
 
 /* Tasks of all lengths and needs, from all ranks, in bursts. */
@@ -173,24 +180,46 @@ static void fill_mix(struct sim *sim)
 }
 
 static const struct workload workloads[] = {
-    {"balance", fill_balance, judge_balance, {.rank_count = 2, .worker_count = 8, .calm = true}, 1},
-    {"micro", fill_micro, judge_micro, {.rank_count = 2, .worker_count = 8, .calm = true}, 1},
-    {"burst", fill_burst, NULL, {.rank_count = 12, .worker_count = 4}, 60},
-    {"tree", fill_tree, NULL, {.rank_count = 6, .worker_count = 3, .head_alone = true}, 60},
+    {"balance",
+     fill_balance,
+     judge_balance,
+     {.rank_count = 2, .worker_count = 8, .calm = true},
+     1,
+     P(MOVED)},
+    {"micro", fill_micro, judge_micro, {.rank_count = 2, .worker_count = 8, .calm = true}, 1, 0},
+    {"burst", fill_burst, NULL, {.rank_count = 12, .worker_count = 4}, 60, TASK_PATHS},
+    {"tree",
+     fill_tree,
+     NULL,
+     {.rank_count = 6, .worker_count = 3, .head_alone = true},
+     60,
+     P(PLACED) | P(SQUEEZED) | P(RESUMED)},
     {"objects",
      fill_objects,
      NULL,
      {.rank_count = 8, .worker_count = 2, .evict_per_mille = 100},
-     60},
-    {"actors", fill_actors, NULL, {.rank_count = 6, .worker_count = 4}, 60},
-    {"mix", fill_mix, NULL, {.rank_count = 16, .worker_count = 4, .evict_per_mille = 50}, 30},
-    {"wide", fill_burst, NULL, {.rank_count = 1000, .worker_count = 16}, 2},
+     60,
+     OBJECT_PATHS | P(PLACED)},
+    {"actors", fill_actors, NULL, {.rank_count = 6, .worker_count = 4}, 60, ACTOR_PATHS},
+    {"mix",
+     fill_mix,
+     NULL,
+     {.rank_count = 16, .worker_count = 4, .evict_per_mille = 50},
+     30,
+     TASK_PATHS | OBJECT_PATHS | (ACTOR_PATHS & ~P(NO_ROOM))},
+    {"wide",
+     fill_burst,
+     NULL,
+     {.rank_count = 1000, .worker_count = 16},
+     2,
+     P(PLACED) | P(SQUEEZED)},
 };
 enum { WORKLOADS = sizeof(workloads) / sizeof(*workloads) };
 
 struct run {
     bool good;
     uint64_t trace, events;
+    uint64_t paths[PATH_COUNT];
 };
 
 static struct run run_once(const struct workload *workload, const struct sim_options *options,
@@ -206,6 +235,7 @@ static struct run run_once(const struct workload *workload, const struct sim_opt
     run.good = sim_run(sim);
     run.trace = world_trace(sim->world);
     run.events = world_count(sim->world);
+    memcpy(run.paths, sim->paths, sizeof(run.paths));
     if (!run.good)
         printf("not ok: %s\n", sim->failure);
     else if (workload->judge && !quiet && !workload->judge(sim)) {
@@ -220,22 +250,42 @@ static struct run run_once(const struct workload *workload, const struct sim_opt
     return run;
 }
 
+/* Whether the seeds together walked the paths that the workload is there for. */
+static bool check_paths(const struct workload *workload, const uint64_t *paths)
+{
+#define X(name, text) text,
+    static const char *const texts[] = {SIM_PATHS(X)};
+#undef X
+    bool good = true;
+
+    for (int path = 0; path < PATH_COUNT; path++)
+        if ((workload->paths >> path & 1) && paths[path] == 0) {
+            printf("not ok: in no run of %s %s\n", workload->name, texts[path]);
+            good = false;
+        }
+    return good;
+}
+
 /* Runs the seeds of one workload; returns whether all were good. */
 static bool run_seeds(const struct workload *workload, const struct sim_options *options,
                       uint64_t first, uint64_t last)
 {
-    uint64_t events = 0;
+    uint64_t events = 0, paths[PATH_COUNT] = {0};
     bool good = true;
 
     for (uint64_t seed = first; seed <= last && good; seed++) {
         struct run run = run_once(workload, options, seed, false);
         good = run.good;
         events += run.events;
+        for (int path = 0; path < PATH_COUNT; path++)
+            paths[path] += run.paths[path];
         if (good && seed % 8 == 1 && run_once(workload, options, seed, true).trace != run.trace) {
             printf("not ok: seed %" PRIu64 " of %s does not replay\n", seed, workload->name);
             good = false;
         }
     }
+    if (good && last - first + 1 >= workload->seed_count)
+        good = check_paths(workload, paths);
     printf("%s: %s, %" PRIu64 " seeds, %" PRIu64 " events\n", good ? "ok" : "FAILED",
            workload->name, last - first + 1, events);
     fflush(stdout);

@@ -240,7 +240,7 @@ static void move_away(struct sim *sim, uint32_t rank, uint32_t to, uint64_t coun
         lane->count--;
         sim->tasks[ids[i]].state = TRAVELS;
     }
-    sim->moved += sent;
+    sim->paths[PATH_MOVED] += sent;
     if (sent)
         world_send(sim->world, sent * SEND_NS,
                    (struct event){.kind = MSG_TASKS, .from = rank, .to = to}, ids,
@@ -264,7 +264,7 @@ static void tasks_came(struct sim *sim, const struct event *event)
 
 static void placed(struct sim *sim, uint32_t rank, uint32_t id, uint32_t to)
 {
-    sim->placed++;
+    sim->paths[PATH_PLACED]++;
     if (to == rank) {
         sim->nodes[rank].arrived++;
         sim->nodes[rank].tell = true;
@@ -337,9 +337,11 @@ static void act(struct sim *sim, uint32_t rank, const struct local_action *actio
         hand_over(sim, rank, id);
         break;
     case LOCAL_RESUME:
+        sim->paths[PATH_RESUMED]++;
         complete(sim, rank, id);
         break;
     case LOCAL_LANE_WORKERS:
+        sim->paths[PATH_SQUEEZED] += action->worker_count < node->allowed;
         node->allowed = action->worker_count;
         node->tell = true;
         break;

@@ -149,19 +149,21 @@ void object_event(struct sim *sim, const struct event *event)
         granted(sim, event);
         break;
     case MSG_HAVE:
+        sim->paths[PATH_HERE]++;
         if (object->copies >> event->to & 1)
             node_fetched(sim, event->to, (uint32_t)event->b);
         else /* evicted meanwhile; the owner hears of it before this */
             object_want(sim, event->to, (uint32_t)event->b);
         break;
     case MSG_DATA:
-        sim->fetched++;
+        sim->paths[PATH_FETCHED]++;
         object->copies |= 1ull << event->to;
         sim_send(sim, 0, MSG_FETCHED, event->to, object->owner, event->a, event->b,
                  (uint64_t)event->from << 8 | DIRECTORY_KEPT);
         node_fetched(sim, event->to, (uint32_t)event->b);
         break;
     case MSG_NO_COPY:
+        sim->paths[PATH_NO_COPY]++;
         sim_send(sim, 0, MSG_FETCHED, event->to, object->owner, event->a, event->b,
                  (uint64_t)event->from << 8 | DIRECTORY_NO_SOURCE);
         break;
@@ -190,7 +192,7 @@ static void remake(struct sim *sim, uint32_t id)
         directory_fail(directory_of(sim, id), name_of(id), MORAY_LOST);
         return;
     }
-    sim->remade++;
+    sim->paths[PATH_REMADE]++;
     task->run_max++;
     if (!directory_attempt(directory_of(sim, id), name_of(id), ++task->attempt))
         sim_fail(sim, "object %u is lost and has a copy", id);
@@ -226,7 +228,7 @@ static void act(struct sim *sim, uint32_t rank, const struct directory_action *a
             sim_fail(sim, "object %u is freed twice", id);
         object->object_free = true;
         object->copies &= ~(1ull << rank);
-        sim->freed++;
+        sim->paths[PATH_FREED]++;
     }
 }
 

@@ -23,7 +23,6 @@ void sim_fail(struct sim *sim, const char *format, ...)
 void sim_send(struct sim *sim, uint64_t extra_ns, uint32_t kind, uint32_t from, uint32_t to,
               uint64_t a, uint64_t b, uint64_t c)
 {
-    sim->messages++;
     world_send(sim->world, extra_ns,
                (struct event){.kind = kind, .from = from, .to = to, .a = a, .b = b, .c = c}, NULL,
                0);

@@ -96,6 +96,28 @@ struct node {
     uint64_t timer, timer_ns; /* number and time of the valid TIMER_LANE */
 };
 
+/* Rare paths of the machines. A workload names those that its seeds together must walk: a law that
+ * held because nothing happened is no law. */
+#define SIM_PATHS(X)                                          \
+    X(MOVED, "a task moved to a hungry node")                 \
+    X(PLACED, "the global scheduler placed a task")           \
+    X(SQUEEZED, "the lane gave up a worker")                  \
+    X(RESUMED, "a task that waited took its cores back")      \
+    X(FETCHED, "an object was read from another rank")        \
+    X(HERE, "a reader had a copy already")                    \
+    X(NO_COPY, "a source had lost its copy before the grant") \
+    X(REMADE, "an object was remade")                         \
+    X(FREED, "an object was freed")                           \
+    X(RESTARTED, "an actor restarted")                        \
+    X(FINISHED, "an actor was asked to finish")               \
+    X(STOPPED, "an actor was stopped")                        \
+    X(REFUSED, "a node refused an actor")                     \
+    X(NO_ROOM, "no node had room for an actor")               \
+    X(SHARED_NAME, "a name led to another's actor")
+#define X(name, text) PATH_##name,
+enum path { SIM_PATHS(X) PATH_COUNT };
+#undef X
+
 struct sim_options {
     uint64_t seed;
     uint32_t rank_count;
@@ -117,7 +139,8 @@ struct sim {
     struct actors *actors;
     struct actor_model *actor_model; /* actors.c's; NULL: none */
     uint64_t transfer;
-    uint64_t moved, placed, reports, messages, remade, freed, fetched;
+    uint64_t paths[PATH_COUNT]; /* how often each was walked */
+    uint64_t reports;
     uint64_t done_ns; /* when the last task was done */
     char failure[256];
 };

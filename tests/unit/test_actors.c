@@ -293,6 +293,17 @@ START_TEST(a_lost_node_sends_its_actors_elsewhere)
 }
 END_TEST
 
+START_TEST(one_that_never_came_to_life_is_not_charged_for_a_lost_node)
+{
+    ck_assert_int_eq(create(1, NULL, 0, false), MORAY_OK);
+    ck_assert(acts(ACTORS_CHOOSE, 1, UINT32_MAX) && actors_placed(actors, 1, 5, now_ns));
+    ck_assert(acts(ACTORS_START, 1, 5) && quiet());
+    actors_rank_lost(actors, 5, now_ns);
+    ck_assert(acts(ACTORS_CHOOSE, 1, UINT32_MAX) && quiet());
+    ck_assert_int_eq(state(1), ACTORS_PENDING);
+}
+END_TEST
+
 START_TEST(a_late_word_frees_nothing_and_revives_nothing)
 {
     bring_up(1, NULL, 0);
@@ -501,6 +512,7 @@ int main(void)
     tcase_add_test(laws, a_name_has_one_actor_in_a_namespace);
     tcase_add_test(laws, no_room_waits_and_no_hope_is_death);
     tcase_add_test(laws, a_lost_node_sends_its_actors_elsewhere);
+    tcase_add_test(laws, one_that_never_came_to_life_is_not_charged_for_a_lost_node);
     tcase_add_test(laws, a_late_word_frees_nothing_and_revives_nothing);
     tcase_add_test(laws, mistakes_are_refused_by_name);
     tcase_add_loop_test(laws, in_any_history_each_actor_ends_and_nothing_is_left, 0, 60);
