@@ -4,6 +4,8 @@
  *     batch   the driver submits 10,000 empty tasks, then takes each result: tasks/s
  *     trip    one task, there and back, both sides awake: ns
  *
+ * The best of all batches, and of all hundreds of trips, is what a quiet machine does throughout.
+ *
  *   speed [SECONDS]    prints both; the driver on the first core it may use, the worker on the second
  */
 #include <sched.h>
@@ -89,6 +91,7 @@ int main(int argc, char **argv)
     struct node node;
     struct lane lane;
     uint64_t count = 0;
+    double best_batch = 0, best_trip = 0;
     _Atomic int *stop = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     node_open(&node, &(struct lane_options){.data_bytes = 4 << 20,
@@ -102,19 +105,28 @@ int main(int argc, char **argv)
     node_attach(&node, &lane, NODE_DRIVER, LANE_IS_DRIVER);
     for (int warm = 1; warm >= 0; warm--)
         for (count = 0, began = now_s(); (took = now_s() - began) < (warm ? 0.2 : seconds);) {
+            double from = now_s();
             for (uint32_t i = 0; i < BATCH; i++)
                 tasks[i] = submit(&lane, i);
             for (uint32_t i = 0; i < BATCH; i++)
                 take(&lane, tasks[i], i);
             count += BATCH;
             lane_tick(&lane);
+            if (best_batch == 0 || now_s() - from < best_batch)
+                best_batch = now_s() - from;
         }
-    printf("batch: %.2f M tasks/s (%llu tasks, batches of %d)\n", (double)count / took * 1e-6,
-           (unsigned long long)count, BATCH);
-    for (count = 0, began = now_s(); (took = now_s() - began) < seconds; count += 100)
+    printf("batch: %.2f M tasks/s, the best %.2f (%llu tasks, batches of %d)\n",
+           (double)count / took * 1e-6, BATCH / best_batch * 1e-6, (unsigned long long)count,
+           BATCH);
+    for (count = 0, began = now_s(); (took = now_s() - began) < seconds; count += 100) {
+        double from = now_s();
         for (uint32_t i = 0; i < 100; i++)
             take(&lane, submit(&lane, i), i);
-    printf("trip:  %.0f ns (%llu trips)\n", took / (double)count * 1e9, (unsigned long long)count);
+        if (best_trip == 0 || now_s() - from < best_trip)
+            best_trip = now_s() - from;
+    }
+    printf("trip:  %.0f ns, the best %.0f (%llu trips)\n", took / (double)count * 1e9,
+           best_trip * 1e7, (unsigned long long)count);
     atomic_store(stop, 1);
     waitpid(worker, NULL, 0);
     lane_detach(&lane);
