@@ -52,7 +52,8 @@ struct local {
         TURN_LASTS,  /* until turn_end_ns it keeps them */
     } turn;
     uint64_t turn_end_ns;
-    struct local_lane lane; /* its last counts */
+    struct local_lane lane;  /* its last counts */
+    uint64_t still_since_ns; /* when its counts last showed that a task ended */
     struct reporter reporter;
     bool report_due;
     struct capacity offered; /* of the job's nodes; of this one alone until they are known */
@@ -445,11 +446,27 @@ bool local_cancel(struct local *local, uint64_t id)
     return true;
 }
 
+/* How long the lane's tasks run, for an agent that cannot tell: since the last sign that one ended, if
+ * tasks wait and none of them begins. */
+static uint64_t stands_still_ns(struct local *local, const struct local_lane *lane, uint64_t now_ns)
+{
+    bool moved = lane->queued_count != local->lane.queued_count ||
+                 lane->mean_task_ns != local->lane.mean_task_ns;
+
+    if (moved || lane->queued_count == 0 || lane->running_count == 0)
+        local->still_since_ns = now_ns;
+    return now_ns - local->still_since_ns;
+}
+
 void local_lane(struct local *local, const struct local_lane *lane, uint64_t now_ns)
 {
     struct load load;
+    uint64_t still_ns;
 
+    still_ns = stands_still_ns(local, lane, now_ns);
     local->lane = *lane;
+    if (lane->running_ns == 0)
+        local->lane.running_ns = still_ns;
     /* It never takes workers by itself, so a larger count is no news. */
     if (lane->worker_count < local->lane_now)
         local->lane_now = lane->worker_count;

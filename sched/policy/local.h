@@ -76,7 +76,7 @@ struct local_lane {         /* the lane's counts, as the agent reads them */
     uint32_t running_count; /* tasks that they run */
     uint64_t queued_count;  /* ready tasks in its queues */
     uint64_t mean_task_ns;  /* 0: none finished yet */
-    uint64_t running_ns;    /* mean age of those that run */
+    uint64_t running_ns;    /* mean age of those that run; 0: not known, guessed from the others */
     uint64_t arrived_count; /* see struct load */
     uint64_t bytes_per_s;   /* see struct load */
 };

@@ -388,7 +388,7 @@ void node_settle(struct sim *sim, uint32_t rank)
                                       .running_count = node->running,
                                       .queued_count = node->queue.count,
                                       .mean_task_ns = node->mean_ns,
-                                      .running_ns = age_ns,
+                                      .running_ns = sim->options.blind ? 0 : age_ns,
                                       .arrived_count = node->arrived};
             node->tell = false;
             local_lane(node->local, &lane, now_ns);

@@ -124,6 +124,7 @@ struct sim_options {
     uint32_t worker_count;
     bool calm;                /* messages of 5 us, no faults */
     bool head_alone;          /* rank 0 runs no tasks */
+    bool blind;               /* agents cannot tell how long tasks run that have not ended */
     uint32_t evict_per_mille; /* a copy is dropped after a task that read it */
     bool trace;               /* print each event */
 };

@@ -304,6 +304,28 @@ START_TEST(a_load_is_reported_when_it_matters)
 }
 END_TEST
 
+START_TEST(a_queue_that_stands_still_is_one_of_long_tasks)
+{
+    struct load load;
+
+    reports(0, 4, 0, 0);
+    now_ns += 2000 * 1000;
+    reports(1000, 4, 0, 0);
+    for (int look = 0; look < 5; look++) { /* tasks end: nobody knows how long they are */
+        now_ns = local_deadline(local);
+        ck_assert_int_eq(reports(999 - (uint64_t)look, 4, 0, 0), 0);
+    }
+    now_ns = local_deadline(local);
+    ck_assert_int_eq(reports(995, 4, 0, 0), 1); /* none ended since the last look */
+    local_load(local, &load);
+    ck_assert_uint_ge(load.running_ns, 50 * 1000);
+    now_ns += 1000 * 1000;
+    ck_assert_int_eq(reports(994, 4, 900 * 1000, 0), 1); /* one of 0.9 ms */
+    local_load(local, &load);
+    ck_assert_uint_eq(load.running_ns, 0);
+}
+END_TEST
+
 START_TEST(a_job_without_work_reports_nothing)
 {
     int count = 0;
@@ -448,6 +470,7 @@ int main(void)
     tcase_add_test(laws, neither_side_starves_the_other);
     tcase_add_test(laws, the_lane_does_not_take_back_what_it_gives_up);
     tcase_add_test(laws, a_load_is_reported_when_it_matters);
+    tcase_add_test(laws, a_queue_that_stands_still_is_one_of_long_tasks);
     tcase_add_test(laws, a_job_without_work_reports_nothing);
     tcase_add_test(laws, options_that_make_no_node_are_refused);
     tcase_add_loop_test(laws, in_any_history_nothing_is_held_twice_and_all_tasks_run, 0, 40);
