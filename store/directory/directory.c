@@ -1,118 +1,12 @@
-#include "store/directory/directory.h"
+#include "store/directory/inside.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include "base/fifo.h"
-#include "base/holders.h"
-#include "base/index.h"
-
-enum { NOBODY = UINT32_MAX };
-
-struct copy {
-    uint32_t rank;
-    uint32_t read_count; /* reads that were granted from it and have not ended */
-};
-
-struct read {
-    uint64_t transfer;
-    uint32_t reader;
-    uint32_t source; /* of the grant; NOBODY: it waits */
-    bool counted;    /* in the read_count of the copy at `source`; not if that is gone */
-    enum { WAITING, GRANT_DUE, GRANTED, HAS_DUE, REFUSE_DUE } state;
-};
-
-struct object {
-    uint64_t id; /* 0 with `used`: a valid name too, so `used` tells */
-    bool used;
-    bool lost_due; /* LOST is to be told */
-    bool freeing;  /* forgotten but for its actions; not in the index */
-    bool dirty;
-    uint32_t attempt;
-    enum moray_code failed; /* MORAY_OK: not */
-    uint64_t bytes;         /* of each copy; meaningful while there is one */
-    struct holders holders;
-    struct copy *copies; /* owned */
-    struct read *reads;  /* owned; in the order of the wants */
-    uint32_t copy_count, copy_capacity, read_count, read_capacity;
-    uint32_t due_at; /* reads before this one have nothing due */
-    uint32_t dirty_next, unused_next;
-};
-
-struct drop { /* a copy of an object that is not here, or not of that attempt */
-    uint64_t object;
-    uint32_t rank, attempt;
-};
-
-struct directory {
-    struct directory_options options;
-    struct object *objects; /* owned */
-    uint32_t capacity, count, unused;
-    uint32_t dirty_first, dirty_last;
-    struct index by_id;
-    struct fifo drops;
-    bool *lost; /* owned; by rank */
-};
-
-static struct object *find(const struct directory *directory, uint64_t id)
-{
-    size_t cursor = 0;
-    uint32_t at;
-
-    while ((at = index_next(&directory->by_id, index_mix(id), &cursor)) != INDEX_NONE)
-        if (directory->objects[at].id == id)
-            return &directory->objects[at];
-    return NULL;
-}
-
-/* A late word about a lost rank, passed on by another perhaps, must not bring it back. */
-static enum moray_code check_rank(const struct directory *directory, uint32_t rank,
-                                  struct moray_error *error)
-{
-    if (rank < directory->options.rank_count && !directory->lost[rank])
-        return MORAY_OK;
-    return error_set(error, MORAY_STALE, "rank %u is lost, or is none of the %u of this job", rank,
-                     directory->options.rank_count);
-}
-
-static uint32_t position(const struct directory *directory, const struct object *object)
-{
-    return (uint32_t)(object - directory->objects);
-}
-
-static void touch(struct directory *directory, struct object *object)
-{
-    uint32_t at = position(directory, object);
-
-    if (object->dirty)
-        return;
-    object->dirty = true;
-    object->dirty_next = INDEX_NONE;
-    if (directory->dirty_first == INDEX_NONE)
-        directory->dirty_first = at;
-    else
-        directory->objects[directory->dirty_last].dirty_next = at;
-    directory->dirty_last = at;
-}
-
-/* The array with room for one more element, moved perhaps; NULL: no memory, and nothing changed. */
-static void *grown(void *elements, uint32_t count, uint32_t *capacity, size_t element_bytes)
-{
-    uint32_t room = *capacity ? 2 * *capacity : 2;
-
-    if (count < *capacity)
-        return elements;
-    elements = realloc(elements, room * element_bytes);
-    if (elements)
-        *capacity = room;
-    return elements;
-}
 
 static bool reserve_copy(struct object *object)
 {
-    struct copy *copies =
-        grown(object->copies, object->copy_count, &object->copy_capacity, sizeof(*copies));
+    struct copy *copies = directory_grown(object->copies, object->copy_count,
+                                          &object->copy_capacity, sizeof(*copies));
 
     if (copies)
         object->copies = copies;
@@ -212,9 +106,10 @@ static void settle(struct directory *directory, struct object *object)
     if (object->holders.held == 0 && object->read_count == 0 && !object->freeing) {
         object->freeing = true;
         object->lost_due = false;
-        index_remove(&directory->by_id, index_mix(object->id), position(directory, object));
+        index_remove(&directory->by_id, index_mix(object->id),
+                     directory_position(directory, object));
     }
-    touch(directory, object);
+    directory_touch(directory, object);
 }
 
 /* A copy is gone. Those that were told to read from it hear so from the source, or have read it all
@@ -238,47 +133,6 @@ static void remove_copy(struct object *object, struct copy *copy)
         object->lost_due = true;
 }
 
-enum moray_code directory_add(struct directory *directory, uint64_t id, uint32_t attempt,
-                              uint64_t epoch, struct moray_error *error)
-{
-    struct holders holders = {0};
-    struct object *object;
-
-    if (find(directory, id))
-        return error_set(error, MORAY_EXISTS, "object %llx of rank %u is in the directory already",
-                         (unsigned long long)id, directory->options.rank);
-    if (directory->count >= directory->options.object_max)
-        return error_set(error, MORAY_BUSY,
-                         "rank %u owns %u objects that others may read (object_max)",
-                         directory->options.rank, directory->count);
-    if (!holders_reserve(&holders) || !index_reserve(&directory->by_id, 1))
-        goto no_memory;
-    if (directory->unused == INDEX_NONE) {
-        uint32_t capacity = directory->capacity;
-        struct object *objects =
-            grown(directory->objects, capacity, &directory->capacity, sizeof(*objects));
-        if (!objects)
-            goto no_memory;
-        directory->objects = objects;
-        for (uint32_t at = directory->capacity; at-- > capacity;) {
-            directory->objects[at] = (struct object){.unused_next = directory->unused};
-            directory->unused = at;
-        }
-    }
-    holders_hear(&holders, directory->options.rank, epoch, true);
-    object = &directory->objects[directory->unused];
-    directory->unused = object->unused_next;
-    *object = (struct object){.id = id, .used = true, .attempt = attempt, .holders = holders};
-    index_add(&directory->by_id, index_mix(id), position(directory, object));
-    directory->count++;
-    return MORAY_OK;
-
-no_memory:
-    holders_clear_all(&holders);
-    return error_set(error, MORAY_NO_MEMORY, "no memory for one more object of rank %u",
-                     directory->options.rank);
-}
-
 /* Tells a rank to drop a copy that is not the object's. The room was reserved. */
 static void drop_stray(struct directory *directory, uint64_t id, uint32_t rank, uint32_t attempt)
 {
@@ -290,8 +144,8 @@ static void drop_stray(struct directory *directory, uint64_t id, uint32_t rank, 
 enum moray_code directory_sealed(struct directory *directory, uint64_t id, uint32_t rank,
                                  uint32_t attempt, uint64_t bytes, struct moray_error *error)
 {
-    struct object *object = find(directory, id);
-    enum moray_code code = check_rank(directory, rank, error);
+    struct object *object = directory_find(directory, id);
+    enum moray_code code = directory_check_rank(directory, rank, error);
 
     if (code != MORAY_OK)
         return code;
@@ -319,7 +173,7 @@ enum moray_code directory_sealed(struct directory *directory, uint64_t id, uint3
 
 bool directory_attempt(struct directory *directory, uint64_t id, uint32_t attempt)
 {
-    struct object *object = find(directory, id);
+    struct object *object = directory_find(directory, id);
 
     if (!object || object->copy_count > 0)
         return false;
@@ -332,7 +186,7 @@ bool directory_attempt(struct directory *directory, uint64_t id, uint32_t attemp
 
 bool directory_fail(struct directory *directory, uint64_t id, enum moray_code code)
 {
-    struct object *object = find(directory, id);
+    struct object *object = directory_find(directory, id);
 
     assert(code != MORAY_OK);
     if (!object || object->copy_count > 0)
@@ -354,8 +208,8 @@ static uint32_t find_read(const struct object *object, uint32_t reader, uint64_t
 enum moray_code directory_want(struct directory *directory, uint64_t id, uint32_t reader,
                                uint64_t transfer, struct moray_error *error)
 {
-    struct object *object = find(directory, id);
-    enum moray_code code = check_rank(directory, reader, error);
+    struct object *object = directory_find(directory, id);
+    enum moray_code code = directory_check_rank(directory, reader, error);
     struct read *reads;
 
     if (code != MORAY_OK)
@@ -366,7 +220,8 @@ enum moray_code directory_want(struct directory *directory, uint64_t id, uint32_
     if (find_read(object, reader, transfer) != NOBODY)
         return error_set(error, MORAY_EXISTS, "transfer %llu of rank %u is open already",
                          (unsigned long long)transfer, reader);
-    reads = grown(object->reads, object->read_count, &object->read_capacity, sizeof(*reads));
+    reads =
+        directory_grown(object->reads, object->read_count, &object->read_capacity, sizeof(*reads));
     if (!reads)
         return error_set(error, MORAY_NO_MEMORY, "no memory for one more read of an object");
     object->reads = reads;
@@ -380,7 +235,7 @@ enum moray_code directory_fetched(struct directory *directory, uint64_t id, uint
                                   uint64_t transfer, uint32_t source, enum directory_end end,
                                   struct moray_error *error)
 {
-    struct object *object = find(directory, id);
+    struct object *object = directory_find(directory, id);
     uint32_t at = object ? find_read(object, reader, transfer) : NOBODY;
 
     if (end == DIRECTORY_KEPT && (!fifo_reserve(&directory->drops, 1, sizeof(struct drop)) ||
@@ -410,7 +265,7 @@ enum moray_code directory_fetched(struct directory *directory, uint64_t id, uint
 
 bool directory_copy_gone(struct directory *directory, uint64_t id, uint32_t rank)
 {
-    struct object *object = find(directory, id);
+    struct object *object = directory_find(directory, id);
     struct copy *copy = object ? copy_at(object, rank) : NULL;
 
     if (!copy)
@@ -423,8 +278,8 @@ bool directory_copy_gone(struct directory *directory, uint64_t id, uint32_t rank
 enum moray_code directory_hold(struct directory *directory, uint64_t id, uint32_t rank,
                                uint64_t epoch, bool set, struct moray_error *error)
 {
-    struct object *object = find(directory, id);
-    enum moray_code code = check_rank(directory, rank, error);
+    struct object *object = directory_find(directory, id);
+    enum moray_code code = directory_check_rank(directory, rank, error);
 
     if (code != MORAY_OK)
         return code;
@@ -473,57 +328,6 @@ void directory_rank_lost(struct directory *directory, uint32_t rank)
         else if (object->used && copy_at(object, rank)) /* nobody is left to be told to drop it */
             *copy_at(object, rank) = object->copies[--object->copy_count];
     }
-}
-
-static void show(const struct object *object, struct directory_line *out)
-{
-    *out = (struct directory_line){.object = object->id,
-                                   .bytes = object->copy_count ? object->bytes : 0,
-                                   .attempt = object->attempt,
-                                   .copy_count = object->copy_count,
-                                   .holder_count = object->holders.held};
-    for (uint32_t i = 0; i < object->read_count; i++) {
-        if (object->reads[i].state == WAITING)
-            out->waiting_count++;
-        else
-            out->read_count++;
-    }
-}
-
-bool directory_get(const struct directory *directory, uint64_t id, struct directory_line *out)
-{
-    const struct object *object = find(directory, id);
-
-    if (object)
-        show(object, out);
-    return object != NULL;
-}
-
-bool directory_list(const struct directory *directory, uint32_t *cursor, struct directory_line *out)
-{
-    while (*cursor < directory->capacity) {
-        const struct object *object = &directory->objects[(*cursor)++];
-        if (object->used && !object->freeing) {
-            show(object, out);
-            return true;
-        }
-    }
-    return false;
-}
-
-size_t directory_copies(const struct directory *directory, uint64_t id, uint32_t *ranks,
-                        size_t room)
-{
-    const struct object *object = find(directory, id);
-
-    for (size_t i = 0; object && i < object->copy_count && i < room; i++)
-        ranks[i] = object->copies[i].rank;
-    return object ? object->copy_count : 0;
-}
-
-size_t directory_count(const struct directory *directory)
-{
-    return directory->count;
 }
 
 /* Takes the next answer to a read that is due; false: none. */
@@ -582,16 +386,6 @@ static bool take_due(struct directory *directory, struct object *object,
     return false;
 }
 
-static void forget(struct directory *directory, struct object *object)
-{
-    holders_clear_all(&object->holders);
-    free(object->copies);
-    free(object->reads);
-    *object = (struct object){.unused_next = directory->unused};
-    directory->unused = position(directory, object);
-    directory->count--;
-}
-
 bool directory_next(struct directory *directory, struct directory_action *out)
 {
     struct drop drop;
@@ -614,51 +408,9 @@ bool directory_next(struct directory *directory, struct directory_action *out)
                                              .object = object->id,
                                              .attempt = object->attempt,
                                              .source = directory->options.rank};
-            forget(directory, object);
+            directory_forget(directory, object);
             return true;
         }
     }
     return false;
-}
-
-enum moray_code directory_create(const struct directory_options *options, struct directory **out,
-                                 struct moray_error *error)
-{
-    struct directory *directory;
-
-    *out = NULL;
-    if (options->rank_count == 0)
-        return error_set(error, MORAY_INVALID, "rank_count is 0; a job has at least one rank");
-    directory = calloc(1, sizeof(*directory));
-    if (directory)
-        directory->lost = calloc(options->rank_count, sizeof(*directory->lost));
-    if (!directory || !directory->lost) {
-        free(directory);
-        return error_set(error, MORAY_NO_MEMORY, "no memory for rank %u's object directory",
-                         options->rank);
-    }
-    directory->options = *options;
-    if (!options->object_max)
-        directory->options.object_max = 4 * 1000 * 1000;
-    if (!options->reads_per_copy_max)
-        directory->options.reads_per_copy_max = 2;
-    directory->unused = directory->dirty_first = directory->dirty_last = INDEX_NONE;
-    *out = directory;
-    return MORAY_OK;
-}
-
-void directory_destroy(struct directory *directory)
-{
-    if (!directory)
-        return;
-    for (uint32_t at = 0; at < directory->capacity; at++) {
-        holders_clear_all(&directory->objects[at].holders);
-        free(directory->objects[at].copies);
-        free(directory->objects[at].reads);
-    }
-    index_clear(&directory->by_id);
-    fifo_clear(&directory->drops);
-    free(directory->objects);
-    free(directory->lost);
-    free(directory);
 }
