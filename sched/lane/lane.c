@@ -1,13 +1,13 @@
 #include "sched/lane/lane.h"
 
-#include <stdlib.h>
-#include <string.h>
 
 #include "sched/lane/inside.h"
 #include "sched/lane/queue.h"
 
 static_assert(sizeof(struct lane_cell) == 16, "four a line");
 static_assert((int)LANE_SLOTS_MAX <= (int)ARENA_SLOTS_MAX, "a page word holds any slot");
+
+enum { DESCENT_MAX = 64 };
 
 /* ---- Running ---- */
 
@@ -117,6 +117,47 @@ uint32_t lane_next(struct lane *lane)
     return RECORD_NONE;
 }
 
+/* Reads what a process that ends its task may be writing: a hint, right or of no record at all. */
+__attribute__((no_sanitize("thread"))) static bool descends(const struct lane *lane, uint64_t entry,
+                                                            uint32_t ancestor)
+{
+    uint32_t index = (uint32_t)entry, generation = (uint32_t)(entry >> 32);
+    const struct record *record;
+
+    for (int steps = 0; steps < DESCENT_MAX; steps++) {
+        if (!(record = lane_find(lane, index, generation)) || life_ended(record_life(record)))
+            return false;
+        if (index == ancestor)
+            return steps > 0;
+        index = record->result.parent.index;
+        generation = record->result.parent.generation;
+    }
+    return false;
+}
+
+uint32_t lane_steal_descendant(struct lane *lane, uint16_t victim, uint32_t ancestor)
+{
+    struct lane_slot *slot = &lane->slots[victim];
+
+    for (;;) {
+        uint64_t head = atomic_load_explicit(&slot->head, memory_order_acquire), entry;
+        atomic_thread_fence(memory_order_seq_cst);
+        if (head >= atomic_load_explicit(&slot->tail, memory_order_acquire))
+            return RECORD_NONE;
+        entry = atomic_load_explicit(&queue_ring(lane, victim)[head & lane->ring_mask],
+                                     memory_order_relaxed);
+        if ((uint32_t)entry >= lane->control->layout.record_count ||
+            !descends(lane, entry, ancestor))
+            return RECORD_NONE;
+        if (!atomic_compare_exchange_strong_explicit(&slot->head, &head, head + 1,
+                                                     memory_order_seq_cst, memory_order_relaxed))
+            continue; /* lock-free: somebody else got on */
+        lane_bump(&lane->self->steals);
+        if (claim_entry(lane, entry))
+            return (uint32_t)entry;
+    }
+}
+
 void lane_unqueue(struct lane *lane, uint32_t index)
 {
     uint64_t entry;
@@ -214,6 +255,7 @@ uint32_t lane_make(struct lane *lane, enum record_kind kind)
     uint32_t index = pool_take(&lane->record_pool);
     struct record *record;
     uint64_t life;
+    uint32_t top;
 
     if (__builtin_expect(index == POOL_NONE, 0))
         return RECORD_NONE;
@@ -237,7 +279,13 @@ uint32_t lane_make(struct lane *lane, enum record_kind kind)
     record->reference_mask = 0;
     record->result_high = 0;
     record->result_low = 0;
-    memset(&record->result, 0, sizeof(record->result));
+    record->result.parent.index = RECORD_NONE;
+    record->result.parent.generation = 0;
+    if ((top = atomic_load_explicit(&lane->self->top, memory_order_relaxed)) != 0) {
+        record->result.parent.index = top - 1;
+        record->result.parent.generation = life_generation(
+            atomic_load_explicit(&lane->records[top - 1].life, memory_order_relaxed));
+    }
     return index;
 }
 

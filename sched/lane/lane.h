@@ -185,6 +185,11 @@ uint32_t lane_next(struct lane *lane);
 /** A task of the queue of `victim` alone, claimed. */
 uint32_t lane_steal_from(struct lane *lane, uint16_t victim);
 
+/** The oldest task of the queue of `victim`, claimed, if task `ancestor`, which runs there, made it, or
+ *  a task that it made, and so on: so that whoever waits for `ancestor` can run it on its own stack
+ *  without a new edge in the graph of who waits for whom. RECORD_NONE: it is not, or there is none. */
+uint32_t lane_steal_descendant(struct lane *lane, uint16_t victim, uint32_t ancestor);
+
 /** The newest of the own queue is `index`: takes the entry off. Else nothing. */
 void lane_unqueue(struct lane *lane, uint32_t index);
 

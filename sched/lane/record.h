@@ -88,6 +88,9 @@ struct record {
         struct {
             uint32_t rank, index;
         } far;
+        struct {
+            uint32_t index, generation;
+        } parent; /* until the end: the task that made it, a hint (lane_steal_descendant) */
     } result;
     _Alignas(64) uint8_t arguments[RECORD_ARGUMENT_BYTES];
 };

@@ -426,9 +426,13 @@ static void find_running(struct repair *repair)
 {
     uint32_t top = atomic_load(&repair->lane->slots[repair->dead].top);
 
-    for (uint32_t index = 0; index < repair->end; index++) {
-        uint64_t life = record_life(lane_record(repair->lane, index));
-        if (life_state(life) != RECORD_RUNNING || life_slot(life) != repair->dead)
+    /* Further results before their tasks: who fails a task fails those of its results that are open. */
+    for (uint32_t i = 0; i < 2 * repair->end; i++) {
+        uint32_t index = i % repair->end;
+        const struct record *record = lane_record(repair->lane, index);
+        uint64_t life = record_life(record);
+        if (life_state(life) != RECORD_RUNNING || life_slot(life) != repair->dead ||
+            (i < repair->end) != (record->kind == RECORD_OBJECT))
             continue;
         if (life & LIFE_CANCELLING)
             finish_cancel(repair, index);

@@ -20,7 +20,8 @@
 
 struct repair_calls {
     void *context;
-    /* A record that the dead ran; `innermost`: its body was on top of the stack. The agent must make
+    /* A record that the dead ran (objects, the further results that it was sealing, come first: each
+     * is to be QUEUED again if its task is to be); `innermost`: its body was on top of the stack. The agent must make
      * it QUEUED (lane_requeue_dead) or end it (lane_fail_dead). */
     void (*running)(void *context, uint32_t index, bool innermost);
     /* A task or request that is QUEUED and in no queue; the agent may have it already. */

@@ -417,6 +417,34 @@ START_TEST(a_batch_is_stolen_from_who_never_pops)
 }
 END_TEST
 
+/* Whoever waits for a task may run on its stack what the task made, and nothing else. */
+START_TEST(only_descendants_are_stolen_for_a_waiter)
+{
+    uint32_t root = node_submit(&lanes[DRIVER], NULL, 0, NULL);
+    uint32_t stranger = node_submit(&lanes[DRIVER], NULL, 0, NULL), child, grandchild;
+
+    ck_assert_uint_eq(lane_next(&lanes[WORKER]), root); /* the stranger comes along in the batch */
+    atomic_store(&lanes[WORKER].self->top, root + 1);
+    ck_assert_uint_eq(lane_steal_descendant(&lanes[OTHER], WORKER, root), RECORD_NONE);
+    ck_assert_uint_eq(lane_next(&lanes[WORKER]), stranger);
+    child = node_submit(&lanes[WORKER], NULL, 0, NULL);
+    ck_assert_uint_eq(lane_steal_descendant(&lanes[OTHER], WORKER, stranger), RECORD_NONE);
+    ck_assert_uint_eq(lane_steal_descendant(&lanes[OTHER], WORKER, root), child);
+    atomic_store(&lanes[OTHER].self->top, child + 1);
+    grandchild = node_submit(&lanes[OTHER], NULL, 0, NULL);
+    ck_assert_uint_eq(lane_steal_descendant(&lanes[WORKER], OTHER, root), grandchild);
+    ck_assert_uint_eq(lane_steal_descendant(&lanes[WORKER], OTHER, root), RECORD_NONE);
+    node_run(&lanes[WORKER], grandchild);
+    lane_drop(&lanes[OTHER], grandchild);
+    node_run(&lanes[OTHER], child);
+    lane_drop(&lanes[WORKER], child);
+    node_run(&lanes[WORKER], stranger);
+    node_run(&lanes[WORKER], root);
+    lane_drop(&lanes[DRIVER], root);
+    lane_drop(&lanes[DRIVER], stranger);
+}
+END_TEST
+
 START_TEST(who_awaits_a_record_is_told)
 {
     uint32_t a = node_submit(&lanes[DRIVER], NULL, 0, NULL);
@@ -589,6 +617,7 @@ int main(void)
     tcase_add_test(laws, a_requeued_task_counts_its_attempts);
     tcase_add_test(laws, a_worker_takes_its_own_newest_and_others_oldest);
     tcase_add_test(laws, a_batch_is_stolen_from_who_never_pops);
+    tcase_add_test(laws, only_descendants_are_stolen_for_a_waiter);
     tcase_add_test(laws, who_awaits_a_record_is_told);
     tcase_add_test(laws, large_arguments_and_results_are_freed_with_the_task);
     tcase_add_test(laws, a_record_whose_generation_would_wrap_is_retired);
