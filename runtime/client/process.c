@@ -129,8 +129,17 @@ enum { HOLD_GONE = 1u << 31 };
 
 void frame_push(struct frame *frame, uint32_t record)
 {
-    *frame = (struct frame){.outer = frame_top, .record = record, .generation = 0};
-    frame->stack = __builtin_frame_address(0);
+    frame->outer = frame_top;
+    frame->record = record;
+    frame->generation = frame->submitter = 0;
+    frame->holds = frame->few;
+    frame->hold_count = 0;
+    frame->hold_capacity = FRAME_FEW;
+    frame->failed = MORAY_OK;
+    frame->story = NULL;
+    frame->retry = frame->actor = false;
+    if (!frame->outer)
+        thread_stack = __builtin_frame_address(0);
     if (record != RECORD_NONE) {
         frame->generation = life_generation(record_life(lane_record(&me.lane, record)));
         frame->submitter = ++me.next_submitter;
@@ -161,6 +170,9 @@ static void frame_compact(struct frame *frame)
     for (uint32_t i = 0; i < frame->hold_count; i++)
         if (alive(&frame->holds[i]))
             frame->holds[kept++] = frame->holds[i];
+    frame->hold_count = kept;
+    if (kept == 0)
+        return;
     qsort(frame->holds, kept, sizeof(*frame->holds), by_index);
     for (uint32_t i = 0; i < kept;) {
         uint32_t index = frame->holds[i].index & ~HOLD_GONE;
@@ -184,10 +196,13 @@ void frame_note(uint32_t index, uint32_t generation, bool gone)
         if (frame->hold_count >= 1024)
             frame_compact(frame);
         if (frame->hold_count * 2 >= frame->hold_capacity) {
-            uint32_t capacity = frame->hold_capacity ? frame->hold_capacity * 2 : 32;
-            struct hold *more = realloc(frame->holds, capacity * sizeof(*more));
+            uint32_t capacity = frame->hold_capacity * 2;
+            bool few = frame->holds == frame->few;
+            struct hold *more = realloc(few ? NULL : frame->holds, capacity * sizeof(*more));
             if (!more)
                 return; /* this hold then lasts as long as the process */
+            if (few)
+                memcpy(more, frame->few, sizeof(frame->few));
             frame->holds = more;
             frame->hold_capacity = capacity;
         }
@@ -202,7 +217,8 @@ void frame_pop(struct frame *frame)
         frame_compact(frame);
     for (uint32_t i = 0; i < frame->hold_count; i++)
         lane_drop(&me.lane, frame->holds[i].index);
-    free(frame->holds);
+    if (frame->holds != frame->few)
+        free(frame->holds);
     free(frame->story);
     frame_top = frame->outer;
 }

@@ -20,7 +20,7 @@
 #include "base/error.h"
 #include "sched/lane/lane.h"
 
-enum { NODE_CORES_MAX = 192, SETUPS_MAX = 64 };
+enum { NODE_CORES_MAX = 192, SETUPS_MAX = 64, FRAME_FEW = 8 };
 
 enum process_role { ROLE_NONE, ROLE_DRIVER, ROLE_WORKER, ROLE_ACTOR, ROLE_ENDED };
 
@@ -33,6 +33,7 @@ struct node_shared {
     _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
     _Atomic uint32_t agent_deep;   /* the agent sleeps long: the next submit wakes it */
     _Atomic uint32_t job_workers;  /* of all nodes */
+    _Atomic uint32_t nodes_known; /* the other ranks have told theirs */
     uint32_t core_count, worker_count, spin_ns, rank_count, rank, window;
     uint32_t attempts_default, queue_max;
     uint32_t slot_first_actor; /* slots below are the agent's, the driver's and the workers' */
@@ -46,6 +47,8 @@ struct node_shared {
     } setups[SETUPS_MAX];
     _Alignas(64) _Atomic uint64_t tokens[NODE_CORES_MAX]; /* slot + 1 that has the core, 0: free */
     _Alignas(64) _Atomic uint64_t wanting[LANE_SLOT_WORDS]; /* bits a slot that wants a core back */
+    /* bits a spare that sleeps for want of a core */
+    _Alignas(64) _Atomic uint64_t spares[LANE_SLOT_WORDS];
 };
 
 struct hold { /* in a frame: +1 or, with the high bit, -1 */
@@ -57,13 +60,13 @@ struct frame {
     uint32_t record; /* RECORD_NONE: a scope, not a task */
     uint32_t generation;
     uint32_t submitter; /* order of method calls */
-    struct hold *holds;
+    struct hold *holds; /* `few`, or in the heap */
     uint32_t hold_count, hold_capacity;
     enum moray_code failed; /* by moray_fail */
     char *story;
     bool retry;
     bool actor;
-    const void *stack; /* where it began: how deep nested tasks may go */
+    struct hold few[FRAME_FEW];
 };
 
 struct process {
@@ -91,6 +94,7 @@ struct process {
 extern struct process me;
 extern _Thread_local struct frame *frame_top;
 extern _Thread_local bool thread_inside, thread_owner;
+extern _Thread_local const char *thread_stack; /* where the outermost task's frame began */
 
 /** Writes this thread's last error (moray_last). Returns `code`. */
 #define last_set(code, ...) last_set_at(code, __FILE__, __LINE__, __VA_ARGS__)
@@ -244,6 +248,9 @@ void run_exit_hooks(void);
 bool should_end(void);
 _Noreturn void process_leave(void);
 bool token_take(void);
+bool core_is_free(void);
+/** Binds this process to the core that it has now (node/workers.c). */
+void core_bind(int core);
 
 /* ---- Requests to the agent ---- */
 

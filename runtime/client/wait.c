@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "client/process.h"
@@ -9,7 +10,7 @@
  * Waiting for the end of a record, in this order:
  *     it has ended                     one load
  *     run it on this stack             a worker, without a limit, and what it waits for likewise
- *     run what its runner has queued   leapfrogging: tasks of the process that runs it (Wagner, Calder
+ *     run what its runner has queued   leapfrogging: what it made, of the process that runs it (Wagner, Calder
  *                                      1993), on which its end depends
  *     look for a while                 at most MORAY_SPIN_US, where cores are free
  *     sleep                            the core goes to somebody else meanwhile
@@ -18,19 +19,18 @@
 enum { STACK_LEFT = 256 * 1024, PATH_MAX_STEPS = 1 << 20 };
 
 static size_t stack_limit;
+_Thread_local const char *thread_stack;
 
 static bool stack_is_left(void)
 {
-    const struct frame *outermost = frame_top;
+    size_t used = (size_t)(thread_stack - (const char *)__builtin_frame_address(0));
 
-    if (!outermost)
-        return false;
-    while (outermost->outer)
-        outermost = outermost->outer;
-    size_t used =
-        (size_t)((const char *)outermost->stack - (const char *)__builtin_frame_address(0));
-    if (!stack_limit)
-        stack_limit = (size_t)8 << 20;
+    if (!stack_limit) {
+        struct rlimit limit;
+        stack_limit = getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+                          ? limit.rlim_cur
+                          : (size_t)8 << 20;
+    }
     return used + STACK_LEFT < stack_limit;
 }
 
@@ -118,7 +118,7 @@ static bool run_towards(uint32_t index)
         } else if (life_state(life) == RECORD_RUNNING && life_slot(life) != me.slot) {
             if (atomic_load(&me.lane.slots[life_slot(life)].kind) != LANE_IS_WORKER)
                 return ran;
-            uint32_t other = lane_steal_from(&me.lane, (uint16_t)life_slot(life));
+            uint32_t other = lane_steal_descendant(&me.lane, (uint16_t)life_slot(life), at);
             if (other == RECORD_NONE)
                 return ran;
             uint32_t *mine = path;
@@ -232,6 +232,34 @@ static void driver_core_return(void)
         lane_bit_clear(me.lane.control->idle, parked);
 }
 
+bool core_is_free(void)
+{
+    for (uint32_t core = 0; core < me.node->core_count && core < NODE_CORES_MAX; core++)
+        if (atomic_load(&me.node->tokens[core]) == 0)
+            return true;
+    return false;
+}
+
+/* A core was given up: a spare that sleeps for one is from now on woken for work like any idle worker.
+ * Where there is none, the agent starts one. */
+static void core_offer(void)
+{
+    for (uint32_t word = 0; word < me.lane.control->slot_words; word++) {
+        uint64_t bits = atomic_load(&me.node->spares[word]);
+        while (bits) {
+            uint64_t bit = bits & -bits;
+            bits &= bits - 1;
+            if (!(atomic_fetch_and(&me.node->spares[word], ~bit) & bit))
+                continue;
+            lane_bit_set(me.lane.control->idle, word * 64 + (uint32_t)__builtin_ctzll(bit));
+            if (lane_has_work(&me.lane))
+                lane_rouse(&me.lane);
+            return;
+        }
+    }
+    lane_wake(&me.lane, LANE_AGENT);
+}
+
 void core_leave(void)
 {
     atomic_store(&me.lane.self->blocked, 1);
@@ -240,9 +268,7 @@ void core_leave(void)
     if (me.role != ROLE_WORKER || me.token < 0 || !thread_owner)
         return;
     atomic_store(&me.node->tokens[me.token], 0);
-    /* Somebody idle takes it; where there is nobody, the agent sees to a further process. */
-    lane_rouse(&me.lane);
-    lane_wake(&me.lane, LANE_AGENT);
+    core_offer();
 }
 
 bool token_take(void)
@@ -254,6 +280,8 @@ bool token_take(void)
         uint64_t nobody = 0;
         if (atomic_load(&me.node->tokens[core]) == mine ||
             atomic_compare_exchange_strong(&me.node->tokens[core], &nobody, mine)) {
+            if (me.token != (int)core)
+                core_bind((int)core);
             me.token = (int)core;
             atomic_store(&me.lane.self->core, (int)core);
             return true;

@@ -222,12 +222,33 @@ static bool look_round(void)
     return false;
 }
 
+/* A spare, while all cores are taken: not woken for work, but by whoever leaves a core. */
+static void rest_without_core(void)
+{
+    struct lane_slot *self = me.lane.self;
+    uint32_t seen = atomic_load(&self->wake);
+
+    atomic_store(&self->asleep, 1);
+    lane_bit_set(me.node->spares, me.slot);
+    if (!core_is_free() && !should_end() && !atomic_load(&self->mailbox))
+        process_sleep(seen, 0);
+    lane_bit_clear(me.node->spares, me.slot);
+    lane_bit_clear(me.lane.control->idle, me.slot);
+    atomic_store(&self->asleep, 0);
+    if (atomic_load(&self->wake) == seen && process_is_orphan())
+        process_end(1);
+}
+
 static void rest(void)
 {
     struct lane_control *control = me.lane.control;
     struct lane_slot *self = me.lane.self;
     bool found;
 
+    if (!has_core() && !core_is_free()) {
+        rest_without_core();
+        return;
+    }
     lane_bit_set(control->searching, me.slot);
     found = look_round();
     if (found) {

@@ -410,12 +410,12 @@ static void stop(void)
     agent.now_ns = time_ns();
     if (agent.is_head)
         remote_tell_end(agent.end_status);
-    node_actors_end();
     atomic_store(&agent.node->ending, 1);
     workers_end(END_LIMIT_MS);
     if (agent.settings.report_leaks)
         report_leaks();
     remote_stop(clean);
+    node_actors_end(); /* not before: until here messages about actors still come */
     if (agent.output)
         output_destroy(agent.output, 1000);
     agent.output = NULL;

@@ -33,6 +33,18 @@ static_assert(sizeof(struct node_shared) + NODE_ACTORS_MAX * sizeof(struct node_
 
 static bool finalized;
 
+/* The end of the agent's start, or of the job: polled, since both are rare. */
+static bool wait_for(_Atomic uint32_t *word, uint64_t limit_ns)
+{
+    uint64_t until = time_ns() + limit_ns;
+
+    while (!atomic_load(word) && time_ns() < until) {
+        struct timespec pause = {0, 200000};
+        nanosleep(&pause, NULL);
+    }
+    return atomic_load(word) != 0;
+}
+
 /* ---- The parts ---- */
 
 /* Which of the host's ranks are nodes: all but a head that is alone, where others share its host. */
@@ -153,6 +165,7 @@ static void shared_fill(void)
     node->worker_count = agent.worker_count;
     node->core_count = agent.worker_count;
     atomic_store(&node->job_workers, agent.worker_count);
+    atomic_store(&node->nodes_known, agent.rank_count == 1);
     node->spin_ns = agent.cores.may_spin ? (uint32_t)agent.settings.spin_us * 1000 : 0;
     node->attempts_default = agent.settings.attempts == MORAY_ENDLESS
                                  ? (uint32_t)MORAY_ENDLESS
@@ -317,18 +330,6 @@ static void driver_begin(void)
     atexit(at_exit);
 }
 
-/* The end of the agent's start, or of the job: polled, since both are rare. */
-static bool wait_for(_Atomic uint32_t *word, uint64_t limit_ns)
-{
-    uint64_t until = time_ns() + limit_ns;
-
-    while (!atomic_load(word) && time_ns() < until) {
-        struct timespec pause = {0, 200000};
-        nanosleep(&pause, NULL);
-    }
-    return atomic_load(word) != 0;
-}
-
 enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options options)
 {
     struct moray_error error = {.code = MORAY_OK};
@@ -441,7 +442,10 @@ int moray_ranks(void)
 
 int moray_workers(void)
 {
-    return me.role == ROLE_NONE ? 0 : (int)atomic_load(&me.node->job_workers);
+    if (me.role == ROLE_NONE)
+        return 0;
+    wait_for(&me.node->nodes_known, START_LIMIT_S * TIME_NS_PER_S);
+    return (int)atomic_load(&me.node->job_workers);
 }
 
 size_t moray_cores(int *cores, size_t room)

@@ -133,6 +133,7 @@ static void know(uint32_t rank, const struct item_hello *hello)
         for (uint32_t i = 0; i < agent.rank_count; i++)
             workers += remote_peers[i].workers;
         atomic_store(&agent.node->job_workers, workers);
+        atomic_store(&agent.node->nodes_known, 1);
         agent.remote->all_known = true;
         moves_join();
         moves_possible_flush();

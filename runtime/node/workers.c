@@ -114,26 +114,22 @@ uint32_t workers_free_actor_slot(void)
 /* A further process, where cores are free because their processes wait, and work lies about. */
 void workers_spare(void)
 {
-    uint32_t free_cores = 0, idle = 0;
+    uint32_t free_cores = 0, ready = 0;
 
-    if (!agent.worker_count || !lane_has_work(&agent.lane))
-        return;
-    for (uint32_t core = 0; core < agent.node->core_count; core++)
+    for (uint32_t core = 0; core < agent.node->core_count && core < NODE_CORES_MAX; core++)
         free_cores += atomic_load(&agent.node->tokens[core]) == 0;
+    if (!free_cores || !agent.worker_count)
+        return;
     for (uint32_t slot = 2; slot < agent.spare_end; slot++) {
         const struct slot_state *state = &agent.slots[slot];
-        if (state->use == SLOT_STARTING)
-            idle++;
-        else if (state->use == SLOT_RUNNING && !state->general &&
-                 !atomic_load(&agent.lane.slots[slot].blocked) &&
-                 (state->worker_index < 0 || atomic_load(&agent.lane.slots[slot].parked) == 0) &&
-                 atomic_load(&agent.lane.slots[slot].asleep))
-            idle++;
+        const struct lane_slot *lane_slot = &agent.lane.slots[slot];
+        ready += state->use == SLOT_STARTING ||
+                 (state->use == SLOT_RUNNING && !state->general &&
+                  !atomic_load(&lane_slot->blocked) && !atomic_load(&lane_slot->top));
     }
-    if (!free_cores)
-        return;
-    if (idle) {
-        lane_rouse(&agent.lane);
+    if (ready) {
+        if (lane_has_work(&agent.lane))
+            lane_rouse(&agent.lane);
         return;
     }
     for (uint32_t slot = agent.spare_first; slot < agent.spare_end; slot++)
@@ -141,6 +137,11 @@ void workers_spare(void)
             workers_spawn((uint16_t)slot, PROCESS_SPARE, -1, -1, 0);
             return;
         }
+}
+
+void core_bind(int core)
+{
+    (void)!topology_bind(&agent.cores, core);
 }
 
 void workers_kill(uint16_t slot, int signal)
@@ -200,7 +201,11 @@ static void dead_running(void *context, uint32_t index, bool innermost)
     char how[64], what[512];
 
     (void)context;
-    if (record->kind == RECORD_OBJECT || record->kind == RECORD_REQUEST) {
+    if (record->kind == RECORD_OBJECT) { /* a further result that it was sealing: its task will again */
+        lane_requeue_dead(&agent.lane, index, 0);
+        return;
+    }
+    if (record->kind == RECORD_REQUEST) {
         lane_adopt_dead(&agent.lane, index);
         agent_end_failed(index, MORAY_DIED, "its process died");
         return;
@@ -232,11 +237,12 @@ static void dead_queued(void *context, uint32_t index)
     uint16_t flags = record_flags(record);
 
     (void)context;
-    if (record->kind != RECORD_TASK)
-        return;
-    if (flags & RECORD_GENERAL)
-        return; /* the local scheduler has it, or its cell is in the mailbox */
-    workers_push_ready(index);
+    /* Whoever was to post it to the agent may have died before; twice in the mailbox is harmless. */
+    if ((flags & (RECORD_GENERAL | RECORD_FAR_CALL)) || record->kind == RECORD_REQUEST)
+        (void)!lane_post(&agent.lane, LANE_AGENT, index, life_generation(record_life(record)),
+                         CELL_CALL, 0);
+    else
+        workers_push_ready(index);
 }
 
 static void dead_call(void *context, uint32_t index)
