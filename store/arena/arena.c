@@ -361,32 +361,49 @@ static uint32_t alloc_small(struct arena *arena, uint64_t bytes, uint32_t record
     return place;
 }
 
-/* Gives own slabs back of which every block is in the private stack: only when room is short. */
-static bool trim(struct arena *arena)
+static uint32_t class_of_own(const struct arena *arena, uint32_t i)
 {
-    bool any = false;
+    return rest_of(
+        atomic_load_explicit(&page_words(arena)[arena->own_pages[i]], memory_order_relaxed));
+}
 
-    for (uint32_t i = 0; i < arena->own_count;) {
-        uint32_t page = arena->own_pages[i], held = 0, kept = 0;
-        uint32_t class = rest_of(atomic_load(&page_words(arena)[page]));
+uint32_t arena_trim(struct arena *arena)
+{
+    enum { GIVEN = 0xffff };
+    uint16_t *there = calloc(arena->layout->page_count, sizeof(*there)); /* free blocks a page */
+    uint32_t kept = 0, given;
+
+    if (!there)
+        return 0;
+    for (uint32_t i = 0; i < arena->own_count; i++)
+        collect(arena, arena->own_pages[i], class_of_own(arena, i));
+    for (int class = 0; class < ARENA_CLASS_COUNT; class ++)
+        for (uint32_t k = 0; k < arena->free[class].count; k++)
+            there[page_of(arena, arena->free[class].items[k])]++;
+    for (uint32_t i = 0; i < arena->own_count; i++)
+        if (there[arena->own_pages[i]] == blocks_in(class_of_own(arena, i)))
+            there[arena->own_pages[i]] = GIVEN;
+    for (int class = 0; class < ARENA_CLASS_COUNT; class ++) {
         struct arena_stack *stack = &arena->free[class];
-        collect(arena, page, class);
-        for (uint32_t k = 0; k < stack->count; k++)
-            held += page_of(arena, stack->items[k]) == page;
-        if (held < blocks_in(class)) {
-            i++;
+        uint32_t count = stack->count;
+        stack->count = 0;
+        for (uint32_t k = 0; k < count; k++)
+            if (there[page_of(arena, stack->items[k])] != GIVEN)
+                stack->items[stack->count++] = stack->items[k];
+    }
+    for (uint32_t i = 0; i < arena->own_count; i++) {
+        uint32_t page = arena->own_pages[i];
+        if (there[page] != GIVEN) {
+            arena->own_pages[kept++] = page;
             continue;
         }
-        for (uint32_t k = 0; k < stack->count; k++)
-            if (page_of(arena, stack->items[k]) != page)
-                stack->items[kept++] = stack->items[k];
-        stack->count = kept;
-        arena->own_pages[i] = arena->own_pages[--arena->own_count];
         atomic_store_explicit(&page_words(arena)[page], 0, memory_order_release);
         lower_hint(arena, page);
-        any = true;
     }
-    return any;
+    given = arena->own_count - kept;
+    arena->own_count = kept;
+    free(there);
+    return given;
 }
 
 uint32_t arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record)
@@ -398,7 +415,7 @@ uint32_t arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record)
         place = alloc_small(arena, bytes, record);
     else
         place = alloc_run(arena, bytes, record);
-    if (!place && trim(arena))
+    if (!place && arena_trim(arena))
         place = bytes <= ARENA_SMALL_BYTES_MAX ? alloc_small(arena, bytes, record)
                                                : alloc_run(arena, bytes, record);
     return place;

@@ -105,6 +105,11 @@ uint32_t arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record);
  *  is harmless as long as the record has not forgotten. */
 void arena_free(struct arena *arena, uint32_t place, uint32_t record);
 
+/** Gives own slabs back of which every block is free, so that others can use the pages; returns how many.
+ *  arena_alloc() does it when room is short; a process that goes to sleep for long should. Cost: a look
+ *  at every own free block, more for each slab given back. */
+uint32_t arena_trim(struct arena *arena);
+
 /** Repair: what `slot`, which is dead, had allocated and no record refers to becomes free. After the
  *  repair of the slot's records, before the slot is given again. Idempotent. */
 void arena_repair(struct arena *arena, uint16_t slot);
