@@ -1,153 +1,13 @@
 #include "tests/lane/kill.h"
 
-#include <errno.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/ptrace.h>
-#include <sys/user.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { CHANGES_MAX = 1 << 16, STEPS_MAX = 1 << 22, LONG_STEPS = 5000 };
-
-static struct shared { /* of main, labs and victims */
-    _Atomic int done;  /* the operation is over */
-    uint32_t change_count, steps;
-    uint32_t changes[CHANGES_MAX]; /* instructions after which shared memory was another */
-    unsigned long at[CHANGES_MAX]; /* … and where the program was then */
-    char failure[512];
-} * shared;
-
-extern const char __executable_start[];
+enum { STEPS_MAX = 1 << 22, LONG_STEPS = 5000 };
 
 static const struct kill_case *current;
-static uint32_t current_step;
-static unsigned long current_ip;
-
-#define DEMAND(condition, ...)                       \
-    do {                                             \
-        if (!(condition))                            \
-            fail(#condition, __LINE__, __VA_ARGS__); \
-    } while (0)
-
-static _Noreturn void fail(const char *condition, int line, const char *what, unsigned long value)
-{
-    snprintf(shared->failure, sizeof(shared->failure),
-             "%s, %s, killed at instruction %u (%#lx): %s: %s (%lu), line %d", current->operation,
-             current->state, current_step, current_ip, what, condition, value, line);
-    _exit(1);
-}
-
-uint32_t world_own(struct world *world, uint16_t slot, uint32_t index, uint64_t value)
-{
-    uint64_t life = record_life(lane_record(&world->lanes[AGENT], index));
-
-    if (world->owned_count == WORLD_OWNED_MAX || index == RECORD_NONE)
-        abort();
-    world->owned[world->owned_count++] = (struct owned){
-        .index = index, .generation = life_generation(life), .value = value, .slot = slot};
-    return index;
-}
-
-/* ---- The world ---- */
-
-static const enum lane_slot_kind kinds[KILL_SLOTS] = {LANE_IS_AGENT, LANE_IS_DRIVER, LANE_IS_WORKER,
-                                                      LANE_IS_WORKER, LANE_IS_ACTOR};
-
-static uint32_t runs[4096];
-
-static void count_run(uint32_t index, uint32_t generation)
-{
-    (void)generation;
-    if (index < 4096)
-        runs[index]++;
-}
-
-static void world_open(struct world *world)
-{
-    *world = (struct world){0};
-    node_open(&world->node, &(struct lane_options){.data_bytes = 1 << 20,
-                                                   .slot_count = KILL_SLOTS,
-                                                   .queue_max = 64,
-                                                   .record_count = 8 * POOL_SLAB_ITEMS});
-    for (uint16_t slot = 0; slot < KILL_SLOTS; slot++)
-        node_attach(&world->node, &world->lanes[slot], slot, kinds[slot]);
-}
-
-static void live(struct world *world, uint16_t without)
-{
-    bool any;
-    int turns = 0;
-
-    do {
-        any = false;
-        for (uint16_t slot = 0; slot < KILL_SLOTS; slot++)
-            if (slot != without)
-                any |= node_step(&world->lanes[slot]);
-        DEMAND(++turns < 10000, "the living do not come to rest", turns);
-    } while (any);
-}
-
-/* ---- The victim ---- */
-
-static pid_t victim_start(struct world *world)
-{
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
-            _exit(2);
-        raise(SIGTRAP);
-        current->act(world);
-        atomic_store(&shared->done, 1);
-        for (;;)
-            pause();
-    }
-    atomic_store(&shared->done, 0);
-    int status;
-    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
-        fprintf(stderr, "no process can be traced here\n");
-        _exit(77);
-    }
-    return pid;
-}
-
-/* One instruction on. False: the operation is over. */
-static bool step(pid_t pid)
-{
-    int status;
-
-    if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) != 0 || waitpid(pid, &status, 0) != pid)
-        fail("ptrace", __LINE__, strerror(errno), 0);
-    if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP)
-        fail("the victim ended by itself", __LINE__, "status", (unsigned long)status);
-    return !atomic_load(&shared->done);
-}
-
-static unsigned long where(pid_t pid)
-{
-    struct user_regs_struct registers;
-
-    if (ptrace(PTRACE_GETREGS, pid, NULL, &registers) != 0)
-        return 0;
-    return registers.rip - (unsigned long)__executable_start;
-}
-
-static void kill_now(pid_t pid)
-{
-    int status;
-
-    current_ip = where(pid);
-    kill(pid, SIGKILL);
-    waitpid(pid, &status, 0);
-}
 
 /* What a death can leave: all but the payload of blocks and the node's own use of the control block. */
 static size_t compare_parts(const struct world *world, const char *other, bool tables_only)
@@ -172,29 +32,31 @@ static char *copy_of(const struct world *world)
 
 /* ---- Labs ---- */
 
-static void watch(void)
+static void watch(const void *nothing)
 {
     static struct world world;
     char *shadow;
+    uint32_t *steps = &lab_shared->steps[0];
     pid_t victim;
 
+    (void)nothing;
     world_open(&world);
     current->setup(&world);
     shadow = copy_of(&world);
-    victim = victim_start(&world);
-    shared->change_count = shared->steps = 0;
+    victim = player_start(&world, 0, current->act);
+    lab_shared->change_count = *steps = 0;
     for (bool more = true; more;) {
-        more = step(victim);
-        DEMAND(++shared->steps < STEPS_MAX, "too long", shared->steps);
+        more = player_step(victim, 0);
+        DEMAND(++*steps < STEPS_MAX, "too long", *steps);
         if (!compare_parts(&world, shadow, false))
             continue;
         memcpy(shadow, world.node.region, world.node.layout.data);
-        DEMAND(shared->change_count < CHANGES_MAX, "too many changes", shared->change_count);
-        shared->at[shared->change_count] = where(victim);
-        shared->changes[shared->change_count++] = shared->steps;
+        DEMAND(lab_shared->change_count < LAB_CHANGES_MAX, "too many changes",
+               lab_shared->change_count);
+        lab_shared->at[lab_shared->change_count] = player_where(victim);
+        lab_shared->changes[lab_shared->change_count++] = *steps;
     }
-    kill_now(victim);
-    _exit(0);
+    player_kill(victim);
 }
 
 static void no_call(void *context, uint32_t index)
@@ -207,7 +69,7 @@ static void no_running(void *context, uint32_t index, bool innermost)
 {
     (void)context;
     (void)innermost;
-    fail("a second repair finds what runs", __LINE__, "record", index);
+    lab_fail("a second repair finds what runs", __LINE__, "record", index);
 }
 
 static void repair_twice(struct world *world)
@@ -225,121 +87,38 @@ static void repair_twice(struct world *world)
     free(before);
 }
 
-static void note_states(struct world *world)
-{
-    for (uint32_t i = 0; i < world->owned_count; i++) {
-        struct owned *owned = &world->owned[i];
-        owned->at_death = life_state(record_life(lane_record(&world->lanes[AGENT], owned->index)));
-    }
-    memset(runs, 0, sizeof(runs));
-    node_ran = count_run;
-}
-
-static void check_owned(struct world *world, const struct owned *owned)
-{
-    struct lane *lane = &world->lanes[AGENT];
-    struct record *record = lane_find(lane, owned->index, owned->generation);
-    bool ended_before = owned->at_death >= RECORD_DONE;
-
-    DEMAND(record, "a record that is held is gone", (unsigned long)owned->index);
-    uint64_t life = record_life(record);
-    DEMAND(life_ended(life), "a task was lost", (unsigned long)life);
-    if (life_state(life) == RECORD_DONE)
-        DEMAND(node_value(lane, owned->index) == owned->value, "a result is wrong",
-               (unsigned long)node_value(lane, owned->index));
-    else
-        DEMAND(owned->may_fail, "a task failed", (unsigned long)owned->index);
-    if (record->kind != RECORD_OBJECT)
-        DEMAND(runs[owned->index] == (ended_before || life_state(life) == RECORD_FAILED ? 0 : 1),
-               "run twice, or not at all", (unsigned long)runs[owned->index]);
-}
-
-static void count_all(struct world *world)
-{
-    struct lane *all[KILL_SLOTS];
-    struct node_census census;
-
-    for (int slot = 0; slot < KILL_SLOTS; slot++)
-        all[slot] = &world->lanes[slot];
-    node_census(&world->node, all, &census);
-    DEMAND(census.records == 0, "records in use", (unsigned long)census.records);
-    DEMAND(census.cells == 0, "cells in use", (unsigned long)census.cells);
-    DEMAND(census.held_blocks == 0, "blocks in use", (unsigned long)census.held_blocks);
-    node_lost(&world->node, world->lanes, &census);
-    DEMAND(census.records_lost == 0, "records lost to the living",
-           (unsigned long)census.records_lost);
-    DEMAND(census.cells_lost == 0, "cells lost to the living", (unsigned long)census.cells_lost);
-    DEMAND(census.blocks_lost == 0, "blocks lost to the living", (unsigned long)census.blocks_lost);
-    DEMAND(census.pages_lost == 0, "pages lost to the living", (unsigned long)census.pages_lost);
-    for (int slot = 0; slot < KILL_SLOTS; slot++)
-        lane_detach(&world->lanes[slot]);
-    node_count(&world->node, &census);
-    DEMAND(census.records_lost == 0, "records lost", (unsigned long)census.records_lost);
-    DEMAND(census.cells_lost == 0, "cells lost", (unsigned long)census.cells_lost);
-    DEMAND(census.pages_lost == 0, "pages lost", (unsigned long)census.pages_lost);
-}
-
-static void kill_at(uint32_t k)
+static void kill_at(const void *argument)
 {
     static struct world world;
+    uint32_t k = *(const uint32_t *)argument, step = 0;
     pid_t victim;
 
     world_open(&world);
     current->setup(&world);
-    victim = victim_start(&world);
-    current_step = 0;
-    while (current_step < k && step(victim))
-        current_step++;
-    kill_now(victim);
-    note_states(&world);
+    victim = player_start(&world, 0, current->act);
+    while (step < k && player_step(victim, 0))
+        step++;
+    snprintf(lab_shared->what, sizeof(lab_shared->what), "%s, %s, killed at instruction %u (%#lx)",
+             current->operation, current->state, k, player_where(victim));
+    player_kill(victim);
+    world_note(&world);
     lane_detach(&world.lanes[current->victim]);
     repair_twice(&world);
-    live(&world, current->victim);
+    world_live(&world, 1u << current->victim);
     for (uint32_t i = 0; i < world.owned_count; i++)
         if (world.owned[i].slot != current->victim && !world.owned[i].needs_slot)
-            check_owned(&world, &world.owned[i]);
+            world_check(&world, &world.owned[i]);
     node_attach(&world.node, &world.lanes[current->victim], current->victim,
-                kinds[current->victim]);
-    live(&world, KILL_SLOTS);
+                world_kind(current->victim));
+    world_live(&world, 0);
     for (uint32_t i = 0; i < world.owned_count; i++) {
         if (world.owned[i].slot == current->victim)
             continue;
-        check_owned(&world, &world.owned[i]);
+        world_check(&world, &world.owned[i]);
         lane_drop(&world.lanes[world.owned[i].slot], world.owned[i].index);
     }
-    live(&world, KILL_SLOTS);
-    count_all(&world);
-    _exit(0);
-}
-
-/* Runs a lab; false: the law is broken, and shared->failure says how. */
-static bool lab(void (*what)(uint32_t), uint32_t k)
-{
-    int status;
-    pid_t pid;
-
-    shared->failure[0] = 0;
-    pid = fork();
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(600);
-        what(k);
-    }
-    while (waitpid(pid, &status, 0) != pid)
-        ;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-        exit(77);
-    if (status != 0 && !shared->failure[0])
-        snprintf(shared->failure, sizeof(shared->failure),
-                 "%s, %s, killed at instruction %u: the lab ended with status %x",
-                 current->operation, current->state, k, (unsigned)status);
-    return status == 0;
-}
-
-static void watch_lab(uint32_t k)
-{
-    (void)k;
-    watch();
+    world_live(&world, 0);
+    world_count(&world);
 }
 
 struct totals {
@@ -354,17 +133,17 @@ static double seconds(const struct timespec *from, const struct timespec *to)
 /* The changes to kill at: of each place in the program the first and the last few. */
 static uint32_t choose(uint32_t *at)
 {
-    uint32_t count = 0, total = shared->change_count;
-    uint32_t of_each = shared->steps > LONG_STEPS ? 1 : 4; /* long ones are long loops */
+    uint32_t count = 0, total = lab_shared->change_count;
+    uint32_t of_each = lab_shared->steps[0] > LONG_STEPS ? 1 : 4; /* long ones are long loops */
 
     for (uint32_t i = 0; i < total; i++) {
         uint32_t before = 0, after = 0;
         for (uint32_t k = i; k-- > 0 && before < of_each;)
-            before += shared->at[k] == shared->at[i];
+            before += lab_shared->at[k] == lab_shared->at[i];
         for (uint32_t k = i + 1; k < total && after < of_each; k++)
-            after += shared->at[k] == shared->at[i];
+            after += lab_shared->at[k] == lab_shared->at[i];
         if (before < of_each || after < of_each)
-            at[count++] = shared->changes[i];
+            at[count++] = lab_shared->changes[i];
     }
     return count;
 }
@@ -373,46 +152,36 @@ static bool run_case(bool every, uint32_t stride, struct totals *totals)
 {
     unsigned long kills = 0, failures = 0;
     uint32_t steps, count;
-    static uint32_t at[CHANGES_MAX];
+    static uint32_t at[LAB_CHANGES_MAX];
     struct timespec began, ended;
 
     clock_gettime(CLOCK_MONOTONIC, &began);
-
-    if (!lab(watch_lab, 0)) {
-        printf("not ok: %s\n", shared->failure);
+    snprintf(lab_shared->what, sizeof(lab_shared->what), "%s, %s", current->operation,
+             current->state);
+    if (!lab_run(watch, NULL)) {
+        printf("not ok: %s\n", lab_shared->failure);
         totals->failures++;
         return false;
     }
-    steps = shared->steps;
+    steps = lab_shared->steps[0];
     count = choose(at);
     for (uint32_t i = 0; every ? i <= steps : i <= count; i += every ? stride : 1) {
         uint32_t k = every ? i : i == 0 ? 0 : at[i - 1];
         kills++;
-        if (lab(kill_at, k))
+        if (lab_run(kill_at, &k))
             continue;
         if (failures++ == 0)
-            printf("not ok: %s\n", shared->failure);
+            printf("not ok: %s\n", lab_shared->failure);
     }
     clock_gettime(CLOCK_MONOTONIC, &ended);
     printf("%-22s %-34s %7u %7u %6lu %7.2f s%s\n", current->operation, current->state, steps,
-           shared->change_count, kills, seconds(&began, &ended), failures ? "  FAILED" : "");
+           lab_shared->change_count, kills, seconds(&began, &ended), failures ? "  FAILED" : "");
     fflush(stdout);
     totals->cases++;
     totals->steps += steps;
     totals->kills += kills;
     totals->failures += failures;
     return failures == 0;
-}
-
-/* Lab and victim take turns: on one core a step costs a switch, on two a wake-up. */
-static void stay_on_one_core(void)
-{
-    cpu_set_t one;
-    int core = sched_getcpu();
-
-    CPU_ZERO(&one);
-    CPU_SET(core < 0 ? 0 : core, &one);
-    (void)sched_setaffinity(0, sizeof(one), &one);
 }
 
 int main(int argc, char **argv)
@@ -438,10 +207,8 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED || stride == 0)
+    if (stride == 0 || !lab_open())
         return 2;
-    stay_on_one_core();
     clock_gettime(CLOCK_MONOTONIC, &began);
     printf("%-22s %-34s %7s %7s %6s\n", "operation", "start state", "instr.", "changes", "kills");
     for (unsigned i = 0; i < kill_case_count; i++) {

@@ -15,28 +15,7 @@
 #ifndef MORAY_TESTS_LANE_KILL_H
 #define MORAY_TESTS_LANE_KILL_H
 
-#include "tests/lane/node.h"
-
-enum { KILL_SLOTS = 5, AGENT = 0, DRIVER = NODE_DRIVER, WORKER = 2, OTHER = 3, ACTOR = 4 };
-enum { WORLD_OWNED_MAX = 128 };
-
-struct owned { /* what a living slot holds and looks at in the end */
-    uint32_t index, generation;
-    uint64_t value;   /* of its result */
-    uint16_t slot;    /* who holds it */
-    bool may_fail;    /* the victim cancels it */
-    bool needs_slot;  /* only the victim's successor can run it */
-    uint8_t at_death; /* its state then */
-};
-
-struct world {
-    struct node node;
-    struct lane lanes[KILL_SLOTS];
-    struct owned owned[WORLD_OWNED_MAX];
-    uint32_t owned_count;
-    uint32_t a, b, c, d; /* records that setup() leaves for act() */
-    uint32_t place;
-};
+#include "tests/lane/lab.h"
 
 struct kill_case {
     const char *operation, *state;
@@ -48,8 +27,5 @@ struct kill_case {
 
 extern const struct kill_case kill_cases[];
 extern const unsigned kill_case_count;
-
-/** Notes a record that `slot` holds, and what its value will be. Returns the index. */
-uint32_t world_own(struct world *world, uint16_t slot, uint32_t index, uint64_t value);
 
 #endif
