@@ -19,6 +19,7 @@ struct peer {
     size_t in_flight_bytes;              /* payload and heads in the queue and with the carrier */
     struct stream_slot *first, *last;    /* to post; owned */
     struct stream_slot *oldest, *newest; /* with the carrier, as posted; borrowed */
+    uint32_t carried;                    /* how many those are */
     struct stream_slot *early;           /* came too soon; sorted by sequence; owned */
     uint32_t early_count;
     uint8_t *joining; /* a message of several frames; owned; room for joining_bytes */
@@ -225,6 +226,8 @@ struct stream_slot *stream_first(const struct stream *stream, uint32_t rank)
 {
     const struct peer *peer = &stream->peers[rank];
 
+    if (peer->carried >= STREAM_POSTED_MAX)
+        return NULL;
     if (peer->first && peer->oldest &&
         sequence_of(peer->first) - sequence_of(peer->oldest) >= STREAM_AHEAD_MAX)
         return NULL;
@@ -245,6 +248,7 @@ void stream_posted(struct stream *stream, uint32_t rank)
     else
         peer->oldest = slot;
     peer->newest = slot;
+    peer->carried++;
     if (!peer->first)
         waiting_remove(stream, rank);
 }
@@ -257,6 +261,7 @@ void stream_sent(struct stream *stream, struct stream_slot *slot)
     stream->unsent--;
     if (!peer->dropped) {
         peer->in_flight_bytes -= slot->bytes;
+        peer->carried--;
         *(slot->before ? &slot->before->next : &peer->oldest) = slot->next;
         *(slot->next ? &slot->next->before : &peer->newest) = slot->before;
     }

@@ -10,8 +10,10 @@
  * a replay and refused; one ahead of it (a carrier fetches long frames while short ones pass) waits
  * until those before it are there.
  * Bounds: in_flight_bytes_max pushed and not sent, a peer (one message always passes an empty peer);
- * no frame is posted that is STREAM_AHEAD_MAX or more ahead of one not yet sent, so a receiver never
- * keeps as many aside; one message being joined a peer.
+ * at most STREAM_POSTED_MAX frames of a peer with the carrier, so that one that does not take them
+ * (stopped, cut off) leaves the carrier's queues to the others; no frame is posted that is
+ * STREAM_AHEAD_MAX or more ahead of one not yet sent, so a receiver never keeps as many aside; one
+ * message being joined a peer.
  * Cost of a frame of 64 KiB: one copy and one tag a side, about 60 us; of 128 bytes 0.2 us. Slots go
  * back to a pool and are used again.
  * Threads: one caller at a time.
@@ -33,6 +35,7 @@ enum {
     STREAM_FRAME_MAX = STREAM_PAYLOAD_MAX + STREAM_HEAD_BYTES,
     STREAM_SMALL_MAX = 2048, /* frames up to here live in small slots */
     STREAM_AHEAD_MAX = 512,
+    STREAM_POSTED_MAX = 16,
 };
 
 /** On the wire, all in the byte order of the machine: a job runs on one kind of machine. */
@@ -86,7 +89,7 @@ MORAY_MUST_CHECK enum moray_code stream_push(struct stream *stream, uint32_t ran
 /** The ranks that have frames to post, in any order; borrowed until the next call of this module. */
 size_t stream_waiting(const struct stream *stream, const uint32_t **ranks);
 
-/** The first frame to post to `rank`, or NULL: there is none, or an older one must be sent first. It
+/** The first frame to post to `rank`, or NULL: there is none, or older ones must be sent first. It
  *  stays first until stream_posted(). */
 struct stream_slot *stream_first(const struct stream *stream, uint32_t rank);
 

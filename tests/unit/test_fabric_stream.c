@@ -316,6 +316,27 @@ START_TEST(no_frame_runs_far_ahead_of_an_unsent_one)
 }
 END_TEST
 
+/* A peer that does not take its frames leaves room in the carrier's queues. */
+START_TEST(the_carrier_has_few_frames_of_a_peer)
+{
+    struct stream_slot *posted[STREAM_POSTED_MAX];
+
+    for (int i = 0; i < 2 * STREAM_POSTED_MAX; i++)
+        ck_assert_int_eq(stream_push(a, 1, "frame", 5), MORAY_OK);
+    for (int i = 0; i < STREAM_POSTED_MAX; i++) {
+        posted[i] = stream_first(a, 1);
+        ck_assert_ptr_nonnull(posted[i]);
+        stream_posted(a, 1);
+    }
+    ck_assert_ptr_null(stream_first(a, 1));
+    stream_sent(a, posted[3]);
+    ck_assert_ptr_nonnull(stream_first(a, 1));
+    for (int i = 0; i < STREAM_POSTED_MAX; i++)
+        if (i != 3)
+            stream_sent(a, posted[i]);
+}
+END_TEST
+
 static int slots_alive;
 
 static enum moray_code slot_made(void *context, struct stream_slot *slot, size_t bytes)
@@ -376,6 +397,7 @@ int main(void)
     tcase_add_test(laws, the_bound_says_busy_and_sending_frees_it);
     tcase_add_test(laws, a_dropped_peer_takes_and_gives_nothing);
     tcase_add_test(laws, no_frame_runs_far_ahead_of_an_unsent_one);
+    tcase_add_test(laws, the_carrier_has_few_frames_of_a_peer);
     tcase_add_test(laws, slots_are_used_again);
     tcase_set_timeout(laws, 20);
     suite_add_tcase(suite, laws);
