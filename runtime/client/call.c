@@ -204,7 +204,7 @@ static char *making_room(struct making *making, uint32_t call_bytes, struct reco
     char *at = (char *)record->arguments;
 
     if (making->has_details || bytes > RECORD_ARGUMENT_BYTES) {
-        uint32_t place = arena_alloc(&me.lane.arena, bytes ? bytes : 1, making->index);
+        uint32_t place = room_find(bytes ? bytes : 1, making->index);
         if (!place) {
             store_full(bytes);
             return NULL;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "client/process.h"
 #include "client/requests.h"
@@ -11,6 +12,8 @@
 /* Put, get, wait, and who holds what. */
 
 /* ---- Storing ---- */
+
+enum { ROOM_LOOKS = 20 };
 
 struct big {
     uint64_t bytes;
@@ -53,6 +56,34 @@ enum moray_code store_full(uint64_t bytes)
                     (unsigned long long)usage.largest_free_run_bytes, *holders ? holders : "none");
 }
 
+/* Blocks that others are done with, but whose homes have not looked yet: they are woken for it. */
+static bool some_to_come(void)
+{
+    bool some = false;
+
+    for (uint32_t slot = 0; slot < me.lane.control->layout.slot_count; slot++)
+        if (slot != me.slot && atomic_load(&me.lane.slots[slot].freed)) {
+            lane_wake(&me.lane, (uint16_t)slot);
+            some = true;
+        }
+    lane_tick(&me.lane);
+    return some;
+}
+
+uint32_t room_find(uint64_t bytes, uint32_t index)
+{
+    uint32_t place = arena_alloc(&me.lane.arena, bytes, index);
+
+    for (int look = 0; !place && look < ROOM_LOOKS && some_to_come(); look++) {
+        struct timespec pause = {0, 1000000};
+        leave();
+        nanosleep(&pause, NULL);
+        (void)!enter();
+        place = arena_alloc(&me.lane.arena, bytes, index);
+    }
+    return place;
+}
+
 enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
 {
     struct record *record = lane_record(&me.lane, index);
@@ -63,7 +94,7 @@ enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
         record_set_result_bytes(record, bytes);
         return MORAY_OK;
     }
-    uint32_t place = arena_alloc(&me.lane.arena, bytes, index);
+    uint32_t place = room_find(bytes, index);
     if (!place)
         return store_full(bytes);
     memcpy(arena_at(&me.lane.arena, place), data, bytes);
@@ -163,8 +194,7 @@ static moray_buffer buffer_make(uint32_t index, size_t size)
     uint64_t room =
         size >= GUARDED_BYTES ? (size + 63) / 64 * 64 + 2 * GUARD_BYTES : size + CANARY_BYTES;
     /* Blocks of 64 bytes and more are aligned to 64, as moray.h promises of buffers. */
-    uint32_t place =
-        arena_alloc(&me.lane.arena, room < ALIGNED_BYTES ? ALIGNED_BYTES : room, index);
+    uint32_t place = room_find(room < ALIGNED_BYTES ? ALIGNED_BYTES : room, index);
     char *start;
 
     if (!place) {

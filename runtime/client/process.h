@@ -33,11 +33,11 @@ struct node_shared {
     _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
     _Atomic uint32_t agent_deep;   /* the agent sleeps long: the next submit wakes it */
     _Atomic uint32_t job_workers;  /* of all nodes */
-    _Atomic uint32_t nodes_known; /* the other ranks have told theirs */
+    _Atomic uint32_t nodes_known;  /* the other ranks have told theirs */
     uint32_t core_count, worker_count, spin_ns, rank_count, rank, window;
     uint32_t attempts_default, queue_max;
-    uint32_t slot_first_actor; /* slots below are the agent's, the driver's and the workers' */
-    int agent_doorbell;        /* eventfd, inherited by all processes of this rank */
+    _Atomic uint32_t slot_first_actor; /* no worker has had a slot from here on */
+    int agent_doorbell;                /* eventfd, inherited by all processes of this rank */
     uint64_t store_bytes;
     char host[64];
     _Atomic uint32_t setup_count; /* moray_setup calls so far */
@@ -47,8 +47,15 @@ struct node_shared {
     } setups[SETUPS_MAX];
     _Alignas(64) _Atomic uint64_t tokens[NODE_CORES_MAX]; /* slot + 1 that has the core, 0: free */
     _Alignas(64) _Atomic uint64_t wanting[LANE_SLOT_WORDS]; /* bits a slot that wants a core back */
-    /* bits a spare that sleeps for want of a core */
-    _Alignas(64) _Atomic uint64_t spares[LANE_SLOT_WORDS];
+    _Alignas(64) _Atomic uint64_t coreless[LANE_SLOT_WORDS]; /* … that sleeps and would take one */
+};
+
+enum slot_blocked { /* lane_slot.blocked */
+                    SLOT_AWAKE,
+                    SLOT_BLOCKED, /* sleeps in get or wait */
+                    SLOT_LENDS,   /* … in a general task, whose cores the agent may use */
+                    SLOT_LENT,    /* … and does */
+                    SLOT_WANTS,   /* … and would go on when it has them again */
 };
 
 struct hold { /* in a frame: +1 or, with the high bit, -1 */
@@ -81,7 +88,9 @@ struct process {
     bool alone;       /* one rank: no reference can be of elsewhere */
     uint32_t next_submitter;
     uint32_t setups_done;
-    int token;      /* core it holds; -1: none */
+    int token;      /* core it held last; -1: none yet. core_has() says whether it does now */
+    bool core_left; /* it gave the core up to sleep */
+    bool general;   /* it runs a task whose cores are the agent's */
     void *self;     /* actor: its state */
     uint32_t actor; /* actor: its index in the node's table */
     /* the door */
@@ -174,9 +183,22 @@ uint64_t now_ns(void);
 enum moray_code record_wait(uint32_t index, int64_t limit_ms);
 enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns);
 
-/** Before and after a sleep in a blocking call: the core goes to somebody else. */
+/** Before and after a sleep in a blocking call: the core goes to somebody else. Outside the door. */
 void core_leave(void);
 void core_return(void);
+/** Whether this process has a core of the lane's; whether one lies free; takes one, not waiting. */
+bool core_has(void);
+bool core_is_free(void);
+bool core_take(void);
+/** Whether a process that slept waits for a core; hands one over, or lets it go. */
+bool core_is_wanted(void);
+void core_give(void);
+/** Lets go what it has beyond one. */
+void cores_tidy(void);
+/** Binds this process to the core that it has now (node/workers.c). */
+void core_bind(int core);
+/** A token became free: wakes one that waits for a core, else one that would work. Any process. */
+void cores_offer(struct lane *lane, struct node_shared *node);
 bool spin_allowed(void);
 
 /* ---- Results and failures ---- */
@@ -201,6 +223,9 @@ enum moray_code result_bytes(uint32_t index, const void **data, uint64_t *bytes)
 /** Puts a result into a record in MAKING or RUNNING. Errors: MORAY_FULL, with the whole story. */
 enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes);
 enum moray_code store_full(uint64_t bytes);
+/** A block of the arena for record `index`; looks for some milliseconds where others have only just let
+ *  something go. 0: no room. Inside the door. */
+uint32_t room_find(uint64_t bytes, uint32_t index);
 
 /** Describes a record for stories: "task add (add.c:12), called in main (app.c:30)". */
 void record_describe(const struct lane *lane, const struct record *record, char *text,
@@ -247,10 +272,6 @@ void run_setups(void);
 void run_exit_hooks(void);
 bool should_end(void);
 _Noreturn void process_leave(void);
-bool token_take(void);
-bool core_is_free(void);
-/** Binds this process to the core that it has now (node/workers.c). */
-void core_bind(int core);
 
 /* ---- Requests to the agent ---- */
 

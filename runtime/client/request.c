@@ -22,7 +22,7 @@ enum moray_code request_call(uint32_t kind, const void *bytes, uint32_t count, u
         record->argument_bytes = (uint16_t)count;
         memcpy(record->arguments, bytes, count);
     } else {
-        uint32_t place = arena_alloc(&me.lane.arena, count, index);
+        uint32_t place = room_find(count, index);
         if (!place) {
             code = store_full(count);
             lane_abandon(&me.lane, index);

@@ -16,7 +16,7 @@
  *     sleep                            the core goes to somebody else meanwhile
  */
 
-enum { STACK_LEFT = 256 * 1024, PATH_MAX_STEPS = 1 << 20 };
+enum { STACK_LEFT = 256 * 1024, PATH_MAX_STEPS = 1 << 20, REQUEST_SOON_NS = 300000 };
 
 static size_t stack_limit;
 _Thread_local const char *thread_stack;
@@ -36,7 +36,12 @@ static bool stack_is_left(void)
 
 static bool may_run_here(void)
 {
-    return me.role == ROLE_WORKER && thread_owner && frame_top && stack_is_left();
+    const struct frame *frame = frame_top;
+
+    while (frame && frame->record == RECORD_NONE) /* scopes */
+        frame = frame->outer;
+    return me.role == ROLE_WORKER && thread_owner && frame &&
+           !(record_flags(lane_record(&me.lane, frame->record)) & RECORD_ALONE) && stack_is_left();
 }
 
 static bool can_run(uint32_t index)
@@ -203,112 +208,16 @@ static void poll_found_nothing(void)
         lane_wake(&me.lane, (uint16_t)atomic_load(&me.node->parked_slot));
 }
 
-/* ---- The core while we sleep ---- */
-
-static void driver_core_leave(void)
+/* Most requests are answered in microseconds: the core is kept so long. */
+static bool answered_soon(struct record *record)
 {
-    uint32_t parked = atomic_load(&me.node->parked_slot);
+    uint32_t seen = atomic_load(&me.lane.self->wake);
 
-    if (!parked)
-        return;
-    atomic_store(&me.node->driver_busy, 0);
-    if (lane_has_work(&me.lane))
-        lane_wake(&me.lane, (uint16_t)parked);
-    else if (atomic_load(&me.lane.slots[parked].parked)) {
-        lane_bit_set(me.lane.control->idle, parked);
-        if (lane_has_work(&me.lane))
-            lane_rouse(&me.lane);
-    }
-}
-
-static void driver_core_return(void)
-{
-    uint32_t parked = atomic_load(&me.node->parked_slot);
-
-    if (!parked)
-        return;
-    atomic_store(&me.node->driver_busy, 1);
-    if (atomic_load(&me.lane.slots[parked].parked))
-        lane_bit_clear(me.lane.control->idle, parked);
-}
-
-bool core_is_free(void)
-{
-    for (uint32_t core = 0; core < me.node->core_count && core < NODE_CORES_MAX; core++)
-        if (atomic_load(&me.node->tokens[core]) == 0)
-            return true;
-    return false;
-}
-
-/* A core was given up: a spare that sleeps for one is from now on woken for work like any idle worker.
- * Where there is none, the agent starts one. */
-static void core_offer(void)
-{
-    for (uint32_t word = 0; word < me.lane.control->slot_words; word++) {
-        uint64_t bits = atomic_load(&me.node->spares[word]);
-        while (bits) {
-            uint64_t bit = bits & -bits;
-            bits &= bits - 1;
-            if (!(atomic_fetch_and(&me.node->spares[word], ~bit) & bit))
-                continue;
-            lane_bit_set(me.lane.control->idle, word * 64 + (uint32_t)__builtin_ctzll(bit));
-            if (lane_has_work(&me.lane))
-                lane_rouse(&me.lane);
-            return;
-        }
-    }
-    lane_wake(&me.lane, LANE_AGENT);
-}
-
-void core_leave(void)
-{
-    atomic_store(&me.lane.self->blocked, 1);
-    if (me.role == ROLE_DRIVER && thread_owner)
-        driver_core_leave();
-    if (me.role != ROLE_WORKER || me.token < 0 || !thread_owner)
-        return;
-    atomic_store(&me.node->tokens[me.token], 0);
-    core_offer();
-}
-
-bool token_take(void)
-{
-    uint64_t mine = me.slot + 1u;
-
-    for (uint32_t i = 0; i < me.node->core_count && i < NODE_CORES_MAX; i++) {
-        uint32_t core = me.token >= 0 ? ((uint32_t)me.token + i) % me.node->core_count : i;
-        uint64_t nobody = 0;
-        if (atomic_load(&me.node->tokens[core]) == mine ||
-            atomic_compare_exchange_strong(&me.node->tokens[core], &nobody, mine)) {
-            if (me.token != (int)core)
-                core_bind((int)core);
-            me.token = (int)core;
-            atomic_store(&me.lane.self->core, (int)core);
-            return true;
-        }
-    }
-    return false;
-}
-
-void core_return(void)
-{
-    atomic_store(&me.lane.self->blocked, 0);
-    if (me.role == ROLE_DRIVER && thread_owner)
-        driver_core_return();
-    if (me.role != ROLE_WORKER || me.token < 0 || !thread_owner)
-        return;
-    /* Whoever runs on the core now gives it back after its task. */
-    lane_bit_set(me.node->wanting, me.slot);
-    while (!token_take() && !should_end()) {
-        uint32_t seen = atomic_load(&me.lane.self->wake);
-        atomic_store(&me.lane.self->asleep, 1);
-        if (!token_take())
-            process_sleep(seen, 0);
-        atomic_store(&me.lane.self->asleep, 0);
-        if (atomic_load(&me.node->tokens[me.token]) == me.slot + 1u)
-            break;
-    }
-    lane_bit_clear(me.node->wanting, me.slot);
+    atomic_store_explicit(&me.lane.self->asleep, 1, memory_order_seq_cst);
+    if (!life_ended(record_life(record)))
+        process_sleep(seen, now_ns() + REQUEST_SOON_NS);
+    atomic_store(&me.lane.self->asleep, 0);
+    return life_ended(record_life(record));
 }
 
 enum moray_code record_wait(uint32_t index, int64_t limit_ms)
@@ -331,6 +240,8 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
     if (life_ended(record_life(record)) || spin_for(index) || lane_await(&me.lane, index))
         return MORAY_OK;
     leave();
+    if (record->kind == RECORD_REQUEST && answered_soon(record))
+        return enter() == MORAY_OK ? MORAY_OK : MORAY_WRONG_STATE;
     core_leave();
     for (;;) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
@@ -343,6 +254,8 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
         }
         lane_bump(&me.lane.self->sleeps);
         process_sleep(seen, until_ns);
+        if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
+            leave(); /* lets go what others are done with */
         if (life_ended(record_life(record)) && atomic_load(&me.lane.self->wake) == seen)
             lane_bump(&me.lane.self->rescues);
     }

@@ -68,41 +68,17 @@ void run_setups(void)
     }
 }
 
+static bool stays; /* it left the driver's core for work that lay there, and stays for all of it */
+
 static bool is_parked(void)
 {
-    return atomic_load_explicit(&me.node->driver_busy, memory_order_relaxed) &&
+    return !stays && atomic_load_explicit(&me.node->driver_busy, memory_order_relaxed) &&
            atomic_load_explicit(&me.node->parked_slot, memory_order_relaxed) == me.slot;
 }
 
 static bool may_take(void)
 {
     return me.worker_index < 0 || (uint32_t)me.worker_index < atomic_load(&me.node->lane_workers);
-}
-
-static bool somebody_wants_a_core(void)
-{
-    for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
-        if (atomic_load_explicit(&me.node->wanting[word], memory_order_relaxed))
-            return true;
-    return false;
-}
-
-static void core_give(void)
-{
-    if (me.token < 0)
-        return;
-    atomic_store(&me.node->tokens[me.token], 0);
-    if (me.worker_index < 0)
-        me.token = -1;
-    for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
-        for (uint64_t bits = atomic_load(&me.node->wanting[word]); bits; bits &= bits - 1)
-            lane_wake(&me.lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bits)));
-}
-
-static bool has_core(void)
-{
-    return me.token >= 0 &&
-           atomic_load_explicit(&me.node->tokens[me.token], memory_order_relaxed) == me.slot + 1u;
 }
 
 static void take_mail(void *context, const struct lane_mail *mail)
@@ -125,7 +101,10 @@ static bool run_mail(void)
         if (!lane_claim(&me.lane, mail.index, mail.generation))
             continue;
         leave();
+        core_give(); /* the agent has counted the cores of this one elsewhere */
+        me.general = true;
         run_record(mail.index);
+        me.general = false;
         any = true;
         (void)!enter();
     }
@@ -139,7 +118,9 @@ static uint32_t take_work(void)
 
     if (enter() != MORAY_OK)
         return RECORD_NONE;
-    if (may_take() && (has_core() || token_take()))
+    if (!may_take())
+        core_give();
+    else if (core_has() || (!core_is_wanted() && core_take())) /* who was blocked comes first */
         index = lane_next(&me.lane);
     leave();
     return index;
@@ -173,6 +154,9 @@ static bool park(void)
         }
         if (is_parked() && !should_end()) {
             process_sleep(seen, work ? now_ns() + PARK_TICK_NS : 0);
+            if (atomic_load(&self->freed) &&
+                enter() == MORAY_OK) /* lets go what others are done with */
+                leave();
             must = work && lane_has_work(&me.lane) && heads_sum() - heads < PARK_PROGRESS &&
                    atomic_load(&self->wake) == seen;
         }
@@ -184,22 +168,9 @@ static bool park(void)
     return must;
 }
 
-/* A core is this process's, or nobody's. Without one a process sleeps however much work there is:
- * whoever lets a core go while work lies about rouses a sleeper (core_leave, the agent). */
-static bool core_in_reach(void)
+static bool mail_waits(void)
 {
-    if (has_core())
-        return true;
-    for (uint32_t core = 0; core < me.node->core_count && core < NODE_CORES_MAX; core++)
-        if (atomic_load(&me.node->tokens[core]) == 0)
-            return true;
-    return false;
-}
-
-static bool work_in_sight(void)
-{
-    return (lane_has_work(&me.lane) && may_take() && core_in_reach()) ||
-           atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) != 0;
 }
 
 /* Polls for a while where cores are free. */
@@ -207,12 +178,12 @@ static bool look_round(void)
 {
     uint64_t until;
 
-    if (!spin_allowed() || !has_core())
-        return work_in_sight();
+    if (!spin_allowed())
+        return lane_has_work(&me.lane) || mail_waits();
     until = now_ns() + me.node->spin_ns;
     do {
         for (int i = 0; i < 32; i++) {
-            if (work_in_sight())
+            if (lane_has_work(&me.lane) || mail_waits())
                 return true;
             __builtin_ia32_pause();
         }
@@ -222,56 +193,54 @@ static bool look_round(void)
     return false;
 }
 
-/* A spare, while all cores are taken: not woken for work, but by whoever leaves a core. */
-static void rest_without_core(void)
+static void rest(void)
 {
+    struct lane_control *control = me.lane.control;
     struct lane_slot *self = me.lane.self;
-    uint32_t seen = atomic_load(&self->wake);
+    bool can = may_take() && core_has(), parks = is_parked();
 
-    atomic_store(&self->asleep, 1);
-    lane_bit_set(me.node->spares, me.slot);
-    if (!core_is_free() && !should_end() && !atomic_load(&self->mailbox))
+    if (can) {
+        lane_bit_set(control->searching, me.slot);
+        if (look_round()) {
+            lane_bit_clear(control->searching, me.slot);
+            return;
+        }
+    }
+    cores_tidy();
+    if (me.worker_index < 0)
+        core_give();
+    uint32_t seen = atomic_load(&self->wake);
+    atomic_store_explicit(&self->asleep, 1, memory_order_seq_cst);
+    if (may_take() && !core_has()) {
+        lane_bit_set(me.node->coreless, me.slot);
+        can = core_is_free();
+    }
+    if (can)
+        lane_bit_set(control->idle, me.slot);
+    lane_bit_clear(control->searching, me.slot);
+    /* seq_cst all: whoever pushed before sees us idle, or we see the work. */
+    if (!(can && lane_has_work(&me.lane)) && !mail_waits() && !should_end() && !is_parked()) {
+        lane_bump(&self->sleeps);
         process_sleep(seen, 0);
-    lane_bit_clear(me.node->spares, me.slot);
-    lane_bit_clear(me.lane.control->idle, me.slot);
+        if (atomic_load(&self->wake) == seen && lane_has_work(&me.lane) && may_take() &&
+            core_has() && !parks)
+            lane_bump(&self->rescues);
+    }
+    lane_bit_clear(control->idle, me.slot);
+    lane_bit_clear(me.node->coreless, me.slot);
     atomic_store(&self->asleep, 0);
     if (atomic_load(&self->wake) == seen && process_is_orphan())
         process_end(1);
 }
 
-static void rest(void)
+/* Who was woken for work but has no core passes the word on. */
+static void pass_on(void)
 {
-    struct lane_control *control = me.lane.control;
-    struct lane_slot *self = me.lane.self;
-    bool found;
-
-    if (!has_core() && !core_is_free()) {
-        rest_without_core();
+    if (core_has() || enter() != MORAY_OK)
         return;
-    }
-    lane_bit_set(control->searching, me.slot);
-    found = look_round();
-    if (found) {
-        lane_bit_clear(control->searching, me.slot);
-        return;
-    }
-    if (me.worker_index < 0 && has_core())
-        core_give();
-    uint32_t seen = atomic_load(&self->wake);
-    atomic_store_explicit(&self->asleep, 1, memory_order_seq_cst);
-    lane_bit_set(control->idle, me.slot);
-    lane_bit_clear(control->searching, me.slot);
-    /* seq_cst all: whoever pushed before sees us idle, or we see the work. */
-    if (!work_in_sight() && !should_end() && !is_parked()) {
-        lane_bump(&self->sleeps);
-        process_sleep(seen, 0);
-        if (atomic_load(&self->wake) == seen && work_in_sight() && may_take() && has_core())
-            lane_bump(&self->rescues);
-    }
-    lane_bit_clear(control->idle, me.slot);
-    atomic_store(&self->asleep, 0);
-    if (atomic_load(&self->wake) == seen && process_is_orphan())
-        process_end(1);
+    if (lane_has_work(&me.lane))
+        lane_rouse(&me.lane);
+    leave();
 }
 
 static void after_search(void)
@@ -300,10 +269,13 @@ void worker_main(int worker_index, bool spare)
         run_setups();
         if (atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) && run_mail())
             continue;
-        if (is_parked() && !park())
+        if (is_parked() && !(stays = park()))
             continue;
         index = take_work();
         if (index == RECORD_NONE) {
+            stays = false;
+            if (rested)
+                pass_on();
             rest();
             rested = true;
             continue;
@@ -312,7 +284,7 @@ void worker_main(int worker_index, bool spare)
             after_search();
         rested = false;
         run_record(index);
-        if (__builtin_expect(somebody_wants_a_core(), 0) && has_core())
+        if (__builtin_expect(core_is_wanted(), 0))
             core_give();
     }
 }

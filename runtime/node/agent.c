@@ -379,6 +379,8 @@ static void report_leaks(void)
     struct arena_usage usage;
     uint32_t records = 0, objects = 0, end;
 
+    for (uint32_t i = atomic_load(&agent.node->setup_count); i-- > 0;)
+        lane_drop(&agent.lane, agent.node->setups[i].record);
     collect_all();
     end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
     for (uint32_t index = 0; index < end; index++) {

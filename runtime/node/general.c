@@ -21,6 +21,8 @@
 struct general { /* a task in the local scheduler */
     uint32_t index, generation;
     uint16_t slot; /* that runs it; 0: none yet */
+    bool lent;     /* it sleeps, and its cores are used by others */
+    bool resumes;  /* it would go on: RESUME will come */
 };
 
 static struct map known; /* record -> index + 1 in tasks */
@@ -200,8 +202,48 @@ void general_process_died(uint16_t slot)
                 continue;
             }
             tasks[i].slot = 0; /* it is QUEUED again, its resources still taken */
-            assign(i);
+            if (tasks[i].lent && !tasks[i].resumes) {
+                local_unblock(agent.local, id_of(tasks[i].index, tasks[i].generation));
+                tasks[i].resumes = true;
+            }
+            if (!tasks[i].lent)
+                assign(i);
         }
+}
+
+/* It has its cores again, and goes on; or begins again, if its process died meanwhile. */
+static void resume(uint32_t number)
+{
+    struct general *general = &tasks[number];
+
+    general->lent = general->resumes = false;
+    if (!general->slot) {
+        assign(number);
+        return;
+    }
+    atomic_store(&agent.lane.slots[general->slot].blocked, SLOT_AWAKE);
+    lane_wake(&agent.lane, general->slot);
+}
+
+/* Tasks that sleep in get or wait lend their cores (client/cores.c). */
+static void lend_cores(void)
+{
+    for (uint32_t i = 0; i < task_count; i++) {
+        struct general *general = &tasks[i];
+        if (!general->slot)
+            continue;
+        _Atomic uint32_t *blocked = &agent.lane.slots[general->slot].blocked;
+        uint32_t state = atomic_load(blocked);
+        uint64_t id = id_of(general->index, general->generation);
+        if (state == SLOT_LENDS && atomic_compare_exchange_strong(blocked, &state, SLOT_LENT)) {
+            general->lent = local_block(agent.local, id);
+        } else if (state == SLOT_WANTS && !general->resumes) {
+            if (general->lent)
+                general->resumes = local_unblock(agent.local, id);
+            if (!general->resumes)
+                resume(i);
+        }
+    }
 }
 
 void general_actions(void)
@@ -215,6 +257,7 @@ void general_actions(void)
         unassigned[i] = unassigned[--unassigned_count];
         assign(number);
     }
+    lend_cores();
     while (local_next(agent.local, &action)) {
         uint64_t *at = map_get(&known, (uint32_t)action.task - 1);
         switch (action.kind) {
@@ -228,15 +271,21 @@ void general_actions(void)
             atomic_store(&agent.node->lane_workers, action.worker_count < agent.worker_count
                                                         ? action.worker_count
                                                         : agent.worker_count);
-            for (uint32_t i = 0; i < agent.worker_count; i++)
-                lane_wake(&agent.lane, (uint16_t)(2 + i));
+            for (uint32_t slot = 2; slot < agent.spare_end; slot++)
+                if (agent.slots[slot].use == SLOT_RUNNING &&
+                    (agent.slots[slot].worker_index >= 0 || lane_bit(agent.node->wanting, slot) ||
+                     lane_bit(agent.node->coreless, slot)))
+                    lane_wake(&agent.lane, (uint16_t)slot);
             next_lane_ns = 0;
             break;
         case LOCAL_REPORT:
             remote_report();
             break;
-        case LOCAL_HAND_OVER:
         case LOCAL_RESUME:
+            if (at)
+                resume((uint32_t)*at - 1);
+            break;
+        case LOCAL_HAND_OVER:
             break;
         }
     }

@@ -452,7 +452,7 @@ size_t moray_cores(int *cores, size_t room)
 {
     size_t count = 0;
 
-    if (me.token < 0 || !agent.cores.place_count)
+    if (me.role != ROLE_WORKER || !core_has() || !agent.cores.place_count)
         return 0;
     const struct topology_set *place =
         &agent.cores.places[(uint32_t)me.token % agent.cores.place_count];

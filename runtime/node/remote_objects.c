@@ -285,8 +285,7 @@ void remote_free(uint32_t index, uint32_t generation)
                 (struct item_object){(uint32_t)far, 0};
     }
     atomic_fetch_and(&record->flags, (uint16_t)~RECORD_TIED);
-    pool_mark(&agent.lane.record_pool, index);
-    atomic_store(&agent.lane.slots[lane_home(&agent.lane, index)].freed, 1);
+    lane_look(&agent.lane, index);
 }
 
 /* ---- For others ---- */

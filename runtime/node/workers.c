@@ -82,6 +82,8 @@ bool workers_spawn(uint16_t slot, enum process_kind kind, int core, int worker_i
 
     memcpy(order.payload, &index, sizeof(index));
     memcpy(order.payload + 4, &actor, sizeof(actor));
+    if (kind != PROCESS_ACTOR && slot >= atomic_load(&agent.node->slot_first_actor))
+        atomic_store(&agent.node->slot_first_actor, slot + 1u);
     state->use = SLOT_STARTING;
     state->kind = kind == PROCESS_ACTOR ? LANE_IS_ACTOR : LANE_IS_WORKER;
     state->worker_index = worker_index;
@@ -111,25 +113,31 @@ uint32_t workers_free_actor_slot(void)
     return 0;
 }
 
-/* A further process, where cores are free because their processes wait, and work lies about. */
+/* A further process, where a core is free because its process waits, and nobody is there to use it:
+ * for the work that lies about, or comes next. */
 void workers_spare(void)
 {
-    uint32_t free_cores = 0, ready = 0;
+    uint32_t cores = atomic_load(&agent.node->lane_workers), free_cores = 0, at_hand = 0;
 
-    for (uint32_t core = 0; core < agent.node->core_count && core < NODE_CORES_MAX; core++)
+    if (!agent.worker_count)
+        return;
+    if (cores > agent.node->core_count)
+        cores = agent.node->core_count;
+    for (uint32_t core = 0; core < cores; core++)
         free_cores += atomic_load(&agent.node->tokens[core]) == 0;
-    if (!free_cores || !agent.worker_count)
+    if (!free_cores)
         return;
     for (uint32_t slot = 2; slot < agent.spare_end; slot++) {
         const struct slot_state *state = &agent.slots[slot];
-        const struct lane_slot *lane_slot = &agent.lane.slots[slot];
-        ready += state->use == SLOT_STARTING ||
-                 (state->use == SLOT_RUNNING && !state->general &&
-                  !atomic_load(&lane_slot->blocked) && !atomic_load(&lane_slot->top));
+        at_hand +=
+            state->use == SLOT_STARTING || (state->use == SLOT_RUNNING && !state->general &&
+                                            (lane_bit(agent.node->coreless, slot) ||
+                                             (!atomic_load(&agent.lane.slots[slot].top) &&
+                                              !atomic_load(&agent.lane.slots[slot].asleep))));
     }
-    if (ready) {
+    if (at_hand) {
         if (lane_has_work(&agent.lane))
-            lane_rouse(&agent.lane);
+            cores_offer(&agent.lane, agent.node);
         return;
     }
     for (uint32_t slot = agent.spare_first; slot < agent.spare_end; slot++)
@@ -201,7 +209,8 @@ static void dead_running(void *context, uint32_t index, bool innermost)
     char how[64], what[512];
 
     (void)context;
-    if (record->kind == RECORD_OBJECT) { /* a further result that it was sealing: its task will again */
+    if (record->kind ==
+        RECORD_OBJECT) { /* a further result that it was sealing: its task will again */
         lane_requeue_dead(&agent.lane, index, 0);
         return;
     }
@@ -216,6 +225,9 @@ static void dead_running(void *context, uint32_t index, bool innermost)
     }
     if (!innermost || record->attempts_max == 0 || attempt < record->attempts_max ||
         agent.slots[dead.slot].killed_by_us) {
+        /* Run again without charge it would meet the same death, again and again. */
+        if (!innermost)
+            atomic_fetch_or(&record->flags, RECORD_ALONE);
         lane_requeue_dead(&agent.lane, index, charge);
         agent.retries++;
         return;
@@ -274,9 +286,11 @@ static void free_core_of(uint16_t slot)
 {
     for (uint32_t core = 0; core < agent.node->core_count; core++) {
         uint64_t his = slot + 1u;
-        atomic_compare_exchange_strong(&agent.node->tokens[core], &his, 0);
+        if (atomic_compare_exchange_strong(&agent.node->tokens[core], &his, 0))
+            cores_offer(&agent.lane, agent.node);
     }
     lane_bit_clear(agent.node->wanting, slot);
+    lane_bit_clear(agent.node->coreless, slot);
 }
 
 /* Repairs the slot of a dead process and fills it again. While a living process walks the list that the

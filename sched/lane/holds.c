@@ -10,7 +10,7 @@
  * writes its own word first and reads the other's after a fence.
  */
 
-enum { HELD_EMPTY = 0xffffffff, HELD_GONE = 0xfffffffe };
+enum { HELD_EMPTY = 0xffffffff, HELD_GONE = 0xfffffffe, LOOK_AT_ONCE_BYTES = 65536 };
 
 _Atomic uint64_t *row_of(const struct lane *lane, uint32_t index, bool waiters)
 {
@@ -137,6 +137,7 @@ void lane_hold(struct lane *lane, uint32_t index)
 
 void home_tell(struct lane *lane, uint32_t index)
 {
+    const struct record *record = lane_record(lane, index);
     struct lane_slot *home = &lane->slots[lane_home(lane, index)];
     uint64_t slab = (uint64_t)1 << index / POOL_SLAB_ITEMS % 64;
 
@@ -144,8 +145,18 @@ void home_tell(struct lane *lane, uint32_t index)
     /* Set already: whoever takes it off looks at the slab after that, and sees our mark. */
     if (!(atomic_load_explicit(&home->freed, memory_order_seq_cst) & slab))
         atomic_fetch_or_explicit(&home->freed, slab, memory_order_seq_cst);
-    if (home == &lane->slots[LANE_AGENT])
-        lane_wake(lane, LANE_AGENT);
+    /* A home that rests looks at once, one that waits only for what is large: to wake it for each of the
+     * inputs that its tasks leave behind would cost more than they are worth. */
+    if (atomic_load_explicit(&home->asleep, memory_order_seq_cst) &&
+        (home == &lane->slots[LANE_AGENT] || !atomic_load(&home->blocked) ||
+         ((record_flags(record) & RECORD_RESULT_BLOCK) &&
+          record_result_bytes(record) >= LOOK_AT_ONCE_BYTES)))
+        lane_wake(lane, lane_home(lane, index));
+}
+
+void lane_look(struct lane *lane, uint32_t index)
+{
+    home_tell(lane, index);
 }
 
 static void drop_foreign(struct lane *lane, uint32_t index)

@@ -244,6 +244,9 @@ bool lane_unheld(const struct lane *lane, const struct record *record);
 /** Asks to be woken at the record's end; returns whether it has ended already. */
 bool lane_await(struct lane *lane, uint32_t index);
 
+/** Tells the home slot of a record, any process's, to look whether it is free now. */
+void lane_look(struct lane *lane, uint32_t index);
+
 /** What others left for this slot: freed records, inputs no longer needed. Cheap if nothing. */
 void lane_settle_freed(struct lane *lane);
 

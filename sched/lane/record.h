@@ -60,6 +60,7 @@ enum record_flag {
     RECORD_RESULT_KEPT = 1024, /* its bytes were fetched; a copy elsewhere goes with it */
     RECORD_TIED = RECORD_CONTAINS | RECORD_RESULT_FAR | RECORD_RESULT_SHARED | RECORD_RESULT_KEPT,
     /* the agent lets something else go before it is freed */
+    RECORD_ALONE = 2048, /* a task on its stack died with it once: it runs none there again */
 };
 
 enum { RECORD_NONE = 0xffffffff, RECORD_ARGUMENT_BYTES = 64, RECORD_INPUTS_MAX = 15 };

@@ -1,0 +1,669 @@
+/**
+ * Tasks: semantics.md 12 to 18 and 20, cancelling of queued tasks, decisions.md 12, 28, 41 and 42.
+ * What a task did is counted by keys of the job, so that it holds on every rank.
+ */
+#include "law.h"
+
+#include <math.h>
+#include <sys/wait.h>
+
+static int64_t counted(const char *key)
+{
+    int64_t sum = 0;
+
+    if (moray_kv_add("law", key, 0, &sum) != MORAY_OK)
+        return -1;
+    return sum;
+}
+
+static int64_t count(const char *key)
+{
+    int64_t sum = -1;
+    moray_kv_add("law", key, 1, &sum);
+    return sum;
+}
+
+typedef struct {
+    char text[24];
+} word;
+
+static word say(const char *text)
+{
+    word w = {""};
+    snprintf(w.text, sizeof(w.text), "%s", text);
+    return w;
+}
+
+MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
+{
+    law_sleep_ms(ms);
+    return value;
+}
+
+MORAY_TASK(int32_t, counts, (word, key), (int32_t, value))
+{
+    count(key.text);
+    return value;
+}
+
+MORAY_TASK(int32_t, fails, (word, key), (int32_t, code))
+{
+    count(key.text);
+    moray_fail((enum moray_code)code, "no luck with %s", key.text);
+    return 0;
+}
+
+MORAY_TASK(int32_t, fails_until, (word, key), (int32_t, good))
+{
+    int64_t run = count(key.text);
+    if (run < good)
+        moray_fail(MORAY_FAILED, "run %d is too early", (int)run);
+    return (int32_t)run;
+}
+
+/* Ends its process in a way, but for the run `good` and later. */
+MORAY_TASK(int32_t, dies_until, (word, key), (int32_t, how), (int32_t, good))
+{
+    int64_t run = count(key.text);
+
+    if (run >= good)
+        return (int32_t)run;
+    if (how == 0)
+        exit(7);
+    if (how == -1)
+        abort();
+    if (how == -2)
+        _exit(0);
+    raise(how);
+    law_sleep_ms(1000);
+    return 0;
+}
+
+MORAY_TASK(void, does_nothing, (int32_t, ms))
+{
+    law_sleep_ms(ms);
+}
+
+MORAY_TASK(int32_t, without_arguments)
+{
+    return 41;
+}
+
+MORAY_TASK_RESULTS(three_ways, ((int32_t, one), (double, two), (word, three)), (int32_t, a))
+{
+    three_ways_results r = {a, a / 2.0, {""}};
+    r.three = say("three");
+    if (a < 0)
+        moray_fail(MORAY_FAILED, "a is negative");
+    return r;
+}
+
+MORAY_TASK(int32_t, add, (int32_t, a), (int32_t, b))
+{
+    return a + b;
+}
+
+MORAY_TASK(int32_t, ten_arguments, (int32_t, a), (double, b), (word, c), (int8_t, d),
+           (moray_view, e), (int64_t, f), (float, g), (moray_future, h), (uint16_t, i),
+           (int32_t, j))
+{
+    return (int32_t)(a + b + (double)strlen(c.text) + d + (double)e.size + (double)f + g +
+                     moray_get_as(int32_t, h.ref) + i + j);
+}
+
+typedef struct {
+    int32_t scale;
+    moray_ref later;
+} order;
+MORAY_REFS(order, later);
+
+MORAY_TASK(int32_t, is_ready, (order, o))
+{
+    int32_t value;
+    return o.scale * (moray_get(o.later, &value, MORAY_NOW) == MORAY_TIMEOUT ? 1 : 2);
+}
+
+MORAY_TASK(int64_t, process_of_call, (int32_t, ms))
+{
+    law_sleep_ms(ms);
+    return (int64_t)getpid() << 8 | (moray_rank() & 0xff);
+}
+
+MORAY_TASK(int32_t, rank_of)
+{
+    return moray_rank();
+}
+
+MORAY_TASK(int64_t, parent_of, (word, key), (int32_t, good))
+{
+    count("parents");
+    moray_ref child = moray_call(dies_until, key, SIGKILL, good);
+    int32_t value;
+    enum moray_code code = moray_get(child, &value, 0);
+    if (code != MORAY_OK) {
+        moray_fail(code, "the child failed: %s", moray_error(child));
+        return 0;
+    }
+    return value;
+}
+
+MORAY_TASK(int32_t, takes_what_failed, (moray_future, f))
+{
+    int32_t value = moray_take_as(int32_t, f.ref);
+    count("went on");
+    return value;
+}
+
+MORAY_ACTOR(tally, (int32_t, value));
+MORAY_METHOD(int32_t, tally, add, (int32_t, by))
+{
+    return self->value += by;
+}
+
+MORAY_TASK(int32_t, adds_and_dies_once, (tally_actor, actor))
+{
+    int32_t sum = moray_take_as(int32_t, moray_call(tally_add, actor, 1));
+    if (moray_attempt() == 1)
+        raise(SIGKILL);
+    return sum;
+}
+
+MORAY_TASK(int32_t, most_at_once, (int32_t, ms))
+{
+    int64_t now = atomic_fetch_add(&shared[0], 1) + 1, most = atomic_load(&shared[1]);
+    while (now > most && !atomic_compare_exchange_weak(&shared[1], &most, now))
+        ;
+    law_sleep_ms(ms);
+    atomic_fetch_sub(&shared[0], 1);
+    return (int32_t)atomic_load(&shared[1]);
+}
+
+MORAY_TASK(int32_t, clear_most)
+{
+    atomic_store(&shared[1], 0);
+    return 0;
+}
+
+static int32_t setup_value;
+static void setup_fn(const void *value, size_t size)
+{
+    if (size == sizeof(setup_value))
+        memcpy(&setup_value, value, size);
+}
+MORAY_TASK(int32_t, set_up)
+{
+    return setup_value;
+}
+MORAY_ACTOR(asked);
+MORAY_METHOD(int32_t, asked, set_up)
+{
+    return setup_value;
+}
+
+static int32_t before_init, after_init;
+MORAY_TASK(int32_t, globals)
+{
+    return before_init * 10 + after_init;
+}
+
+/* ---- 12 ---- */
+
+static void submission_returns_at_once(void)
+{
+    moray_ref refs[100];
+    uint64_t begin = law_ms();
+
+    refs[0] = moray_call(after, 300, 1);
+    for (int i = 1; i < 100; i++)
+        refs[i] = moray_call(add, refs[i - 1], 1);
+    DEMAND(law_ms() - begin < 200);
+    DEMAND_SAME(moray_get_as(int32_t, refs[99]), 100);
+    for (int i = 0; i < 100; i++)
+        DEMAND_OK(moray_release(refs[i]));
+}
+
+static void references_are_resolved_before_the_body_runs(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref slow = moray_call_with((.on_rank = on_node(node)), after, 100, 20);
+        moray_ref sum = moray_call_with((.on_rank = on_node(node + 1)), add, slow, slow);
+        DEMAND_SAME(moray_take_as(int32_t, sum), 40);
+        DEMAND_OK(moray_release(slow));
+    }
+    moray_ref h = moray_put_value(int32_t, 2), e = moray_put("abc", 3);
+    moray_ref all =
+        moray_call(ten_arguments, h, 1.5, say("four"), 3, e, 2, 0.5, moray_pass(h), 65000, -65000);
+    DEMAND_SAME(moray_take_as(int32_t, all), 18);
+    DEMAND_OK(moray_release(h));
+    DEMAND_OK(moray_release(e));
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(without_arguments)), 41);
+}
+
+static void a_reference_inside_a_value_stays_a_reference(void)
+{
+    moray_ref slow = moray_call(after, 400, 1);
+    order o = {7, slow};
+    moray_ref there = moray_call(is_ready, o);
+
+    DEMAND_SAME(moray_take_as(int32_t, there), 7); /* it ran before `slow` was there */
+    DEMAND_OK(moray_get_bytes(slow, NULL, 0, 0));
+    there = moray_call(is_ready, o);
+    DEMAND_SAME(moray_take_as(int32_t, there), 14);
+    DEMAND_OK(moray_release(slow));
+}
+
+/* ---- 13 ---- */
+
+static void a_task_whose_input_failed_does_not_run(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref bad =
+            moray_call_with((.on_rank = on_node(node)), fails, say("root cause"), MORAY_NOT_FOUND);
+        moray_ref middle = moray_call_with((.on_rank = on_node(node + 1)), counts, say("13"), bad);
+        moray_ref last = moray_call_with((.name = "the last one"), add, 1, middle);
+        DEMAND_CODE(moray_get_bytes(last, NULL, 0, 5000), MORAY_UPSTREAM);
+        DEMAND_SAME(counted("13"), 0);
+        const char *story = moray_error(last);
+        DEMAND_NAMES(story, "task add \"the last one\"");
+        DEMAND_NAMES(story, "counts");
+        DEMAND_NAMES(story, "fails");
+        DEMAND_NAMES(story, "MORAY_NOT_FOUND");
+        DEMAND_NAMES(story, "no luck with root cause");
+        DEMAND_OK(moray_release(bad));
+        DEMAND_OK(moray_release(middle));
+        DEMAND_OK(moray_release(last));
+    }
+}
+
+/* ---- 14 ---- */
+
+static void results_are_none_one_or_many(void)
+{
+    moray_ref nothing = moray_call(does_nothing, 50);
+    DEMAND_CODE(moray_get_bytes(nothing, NULL, 0, MORAY_NOW), MORAY_TIMEOUT);
+    moray_take_as(void, nothing);
+    for (int node = 0; node < node_count(); node++) {
+        three_ways_refs r = moray_call_with((.on_rank = on_node(node)), three_ways, 9);
+        DEMAND_OK(moray_release(r.one)); /* each is independent of the others */
+        DEMAND(moray_get_as(double, r.two) == 4.5);
+        DEMAND_OK(moray_release(r.two));
+        DEMAND(strcmp(moray_take_as(word, r.three).text, "three") == 0);
+        r = moray_call_with((.on_rank = on_node(node)), three_ways, -1);
+        DEMAND_CODE(moray_get_bytes(r.three, NULL, 0, 0), MORAY_FAILED);
+        DEMAND_CODE(moray_get_bytes(r.two, NULL, 0, 0), MORAY_FAILED);
+        DEMAND_CODE(moray_get_bytes(r.one, NULL, 0, 0), MORAY_FAILED);
+        DEMAND_NAMES(moray_error(r.one), "a is negative");
+        DEMAND_NAMES(moray_error(r.two), "a is negative");
+        DEMAND_NAMES(moray_error(r.three), "a is negative");
+        DEMAND_OK(moray_release(r.one));
+        DEMAND_OK(moray_release(r.two));
+        DEMAND_OK(moray_release(r.three));
+    }
+}
+
+/* ---- 15, 41 ---- */
+
+static const struct {
+    int how;
+    const char *told;
+} deaths[] = {{SIGKILL, "signal 9 (SIGKILL)"},
+              {SIGSEGV, "signal 11 (SIGSEGV)"},
+              {-1, "signal 6 (SIGABRT)"},
+              {0, "exit(7)"},
+              {-2, "exit(0)"}};
+
+static void a_death_fails_its_task_after_four_attempts(void)
+{
+    char key[24];
+
+    for (size_t i = 0; i < COUNT_OF(deaths); i++) {
+        snprintf(key, sizeof(key), "death %zu", i);
+        moray_ref ref =
+            moray_call_with((.on_rank = on_node((int)i)), dies_until, say(key), deaths[i].how, 100);
+        DEMAND_CODE(moray_get_bytes(ref, NULL, 0, 10000), MORAY_DIED);
+        DEMAND_SAME(counted(key), 4);
+        const char *story = moray_error(ref);
+        DEMAND_NAMES(story, "dies_until"); /* function */
+        DEMAND_NAMES(story, "rank ");      /* node */
+        DEMAND_NAMES(story, "host ");
+        DEMAND_NAMES(story, "pid ");         /* process */
+        DEMAND_NAMES(story, deaths[i].told); /* signal */
+        DEMAND_NAMES(story, "attempt 4 of 4");
+        DEMAND_OK(moray_release(ref));
+    }
+}
+
+static void a_task_lives_when_an_attempt_does(void)
+{
+    moray_ref fourth = moray_call_with((.name = "only a name"), dies_until, say("41"), SIGKILL, 4);
+    DEMAND_SAME(moray_take_as(int32_t, fourth), 4);
+}
+
+static void attempts_are_as_many_as_asked(void)
+{
+    moray_ref once = moray_call_with((.attempts = 1), dies_until, say("once"), SIGKILL, 2);
+    moray_ref endless =
+        moray_call_with((.attempts = MORAY_ENDLESS), dies_until, say("endless"), SIGKILL, 12);
+
+    DEMAND_CODE(moray_get_bytes(once, NULL, 0, 5000), MORAY_DIED);
+    DEMAND_SAME(counted("once"), 1);
+    DEMAND_OK(moray_release(once));
+    DEMAND_SAME(moray_take_as(int32_t, endless), 12);
+}
+
+static void a_death_fails_only_what_it_ran(void)
+{
+    moray_ref good[40], bad = {0, 0, 0, 0};
+
+    for (int i = 0; i < 40; i++) {
+        good[i] = moray_call_with((.attempts = 1), after, 2, i);
+        if (i == 20)
+            bad = moray_call_with((.attempts = 1), dies_until, say("only"), SIGKILL, 2);
+    }
+    DEMAND_CODE(moray_get_bytes(bad, NULL, 0, 5000), MORAY_DIED);
+    for (int i = 0; i < 40; i++)
+        DEMAND_SAME(moray_take_as(int32_t, good[i]), i);
+    DEMAND_OK(moray_release(bad));
+}
+
+static void what_waits_on_a_dead_stack_runs_again_without_charge(void)
+{
+    int64_t parents = counted("parents");
+    moray_ref parent = moray_call_with((.attempts = 1), parent_of, say("stack"), 3);
+
+    DEMAND_SAME(moray_take_as(int64_t, parent), 3);
+    DEMAND(counted("parents") - parents >= 1);
+    /* and a child that always dies fails in the end, whatever stack it ran on */
+    parent = moray_call_with((.attempts = 1), parent_of, say("stack of death"), 1000);
+    DEMAND_CODE(moray_get_bytes(parent, NULL, 0, 10000), MORAY_DIED);
+    DEMAND_NAMES(moray_error(parent), "the child failed");
+    DEMAND_NAMES(moray_error(parent), "SIGKILL");
+    DEMAND_OK(moray_release(parent));
+}
+
+/* ---- 16 ---- */
+
+static void reported_errors_are_not_retried_unless_asked(void)
+{
+    moray_ref bad = moray_call_with((.attempts = 5), fails, say("16"), MORAY_EXISTS);
+
+    DEMAND_CODE(moray_get_bytes(bad, NULL, 0, 0), MORAY_EXISTS);
+    DEMAND_SAME(counted("16"), 1);
+    /* it reaches every reader with code and message */
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref reader = moray_call_with((.on_rank = on_node(node)), add, bad, 1);
+        DEMAND_CODE(moray_get_bytes(reader, NULL, 0, 0), MORAY_UPSTREAM);
+        DEMAND_NAMES(moray_error(reader), "MORAY_EXISTS");
+        DEMAND_NAMES(moray_error(reader), "no luck with 16");
+        DEMAND_OK(moray_release(reader));
+    }
+    DEMAND_NAMES(moray_error(bad), "no luck with 16");
+    DEMAND_OK(moray_release(bad));
+    bad = moray_call_with((.retry_errors = 1), fails_until, say("16b"), 3);
+    DEMAND_SAME(moray_take_as(int32_t, bad), 3);
+    bad = moray_call_with((.retry_errors = 1, .attempts = 2), fails_until, say("16c"), 3);
+    DEMAND_CODE(moray_get_bytes(bad, NULL, 0, 0), MORAY_FAILED);
+    DEMAND_NAMES(moray_error(bad), "run 2 is too early");
+    DEMAND_SAME(counted("16c"), 2);
+    DEMAND_OK(moray_release(bad));
+}
+
+/* ---- 17 ---- */
+
+static void a_process_ends_after_n_calls(void)
+{
+    enum { CALLS = 40, EACH = 3 };
+    moray_ref refs[CALLS];
+    int64_t pids[CALLS];
+
+    for (int i = 0; i < CALLS; i++)
+        refs[i] = moray_call_with((.calls_per_process = EACH), process_of_call, 1);
+    for (int i = 0; i < CALLS; i++) {
+        DEMAND_OK(moray_get(refs[i], &pids[i], 10000));
+        DEMAND_OK(moray_release(refs[i]));
+        int same = 0;
+        for (int k = 0; k <= i; k++)
+            same += pids[k] == pids[i];
+        DEMAND(same <= EACH);
+    }
+}
+
+/* ---- 18 ---- */
+
+static void resources_are_checked_at_the_call(void)
+{
+    moray_ref none;
+    static const double wrong_cores[] = {-1, -0.0001, 0.00001, 1e9, NAN, INFINITY};
+
+    for (size_t i = 0; i < COUNT_OF(wrong_cores); i++) {
+        none = moray_call_with((.cores = wrong_cores[i]), add, 1, 1);
+        DEMAND(none.owner == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+        DEMAND_NAMES(last_story(), "cores");
+    }
+    none = moray_call_with((.cores = 5000), add, 1, 1); /* no node could ever meet it */
+    DEMAND(none.owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "cores");
+    none = moray_call_with((.memory = (uint64_t)1 << 50), add, 1, 1);
+    DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "memory");
+    none = moray_call_with((.memory = UINT64_MAX), add, 1, 1);
+    DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    none = moray_call_with((.resource = "gpu", .resource_amount = 1), add, 1, 1);
+    DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "\"gpu\"");
+    none = moray_call_with((.attempts = -2), add, 1, 1);
+    DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "attempts");
+    none = moray_call_with((.on_rank = moray_ranks() + 1), add, 1, 1);
+    DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "on_rank");
+    none = moray_call_with((.on_rank = -1), add, 1, 1);
+    DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    if (moray_ranks() > 1) { /* rank 0 is no node here */
+        none = moray_call_with((.on_rank = 1), add, 1, 1);
+        DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+        DEMAND_NAMES(last_story(), "rank 0");
+    }
+    /* using the null reference tells the story again */
+    none = moray_call_with((.cores = -1), add, 1, 1);
+    DEMAND_CODE(moray_get_bytes(none, NULL, 0, 0), MORAY_INVALID);
+    DEMAND_NAMES(moray_error(none), "cores");
+}
+
+static void tasks_ask_for_cores_and_memory(void)
+{
+    int workers = moray_workers() / node_count();
+    moray_ref refs[12];
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.cores = 0.0001), add, 1, 1)), 2);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.cores = 0.5), add, 1, 1)), 2);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.cores = 1), add, 1, 1)), 2);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.memory = 1 << 20), add, 1, 1)), 2);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.cores = workers, .memory = 5), add, 1, 1)),
+                2);
+    /* all cores of a node: one at a time */
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(0)), clear_most)), 0);
+    for (int i = 0; i < 12; i++)
+        refs[i] = moray_call_with((.cores = workers, .on_rank = on_node(0)), most_at_once, 2);
+    for (int i = 0; i < 12; i++)
+        DEMAND_SAME(moray_take_as(int32_t, refs[i]), 1);
+    /* and a task that waits for its cores does not keep the others from running */
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(0)), clear_most)), 0);
+    for (int i = 0; i < 12; i++)
+        refs[i] =
+            moray_call_with((.cores = i % 3 ? 1 : workers, .on_rank = on_node(0)), most_at_once, 2);
+    for (int i = 0; i < 12; i++)
+        DEMAND(moray_take_as(int32_t, refs[i]) <= workers);
+    /* half a core each: twice as many at a time */
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(0)), clear_most)), 0);
+    for (int i = 0; i < 12; i++)
+        refs[i] = moray_call_with((.cores = 0.5, .on_rank = on_node(0)), most_at_once, 30);
+    int32_t most = 0;
+    for (int i = 0; i < 12; i++) {
+        int32_t at_once = moray_take_as(int32_t, refs[i]);
+        most = at_once > most ? at_once : most;
+    }
+    DEMAND(most <= 2 * workers);
+    DEMAND(most > workers);
+}
+
+static void a_task_runs_where_it_is_told_to(void)
+{
+    for (int i = 0; i < 3 * node_count(); i++) {
+        moray_ref ref = moray_call_with((.on_rank = on_node(i)), rank_of);
+        DEMAND_SAME(moray_take_as(int32_t, ref), on_node(i) - 1);
+    }
+}
+
+/* ---- 20 ---- */
+
+static void effects_on_actors_remain(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        tally_actor actor = moray_new_with((.on_rank = on_node(node)), tally);
+        moray_ref twice = moray_call(adds_and_dies_once, actor);
+        DEMAND_SAME(moray_take_as(int32_t, twice), 2);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(tally_add, actor, 0)), 2);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+/* ---- 21: queued tasks ---- */
+
+static void a_cancelled_task_never_runs(void)
+{
+    moray_ref slow = moray_call(after, 200, 1);
+    moray_ref waiting = moray_call(counts, say("21"), slow);
+    moray_ref dependent = moray_call(counts, say("21"), waiting);
+
+    DEMAND_OK(moray_cancel(waiting));
+    DEMAND_CODE(moray_get_bytes(waiting, NULL, 0, 100), MORAY_CANCELLED);
+    DEMAND_NAMES(moray_error(waiting), "counts");
+    DEMAND_CODE(moray_get_bytes(dependent, NULL, 0, 100), MORAY_UPSTREAM);
+    DEMAND_NAMES(moray_error(dependent), "MORAY_CANCELLED");
+    DEMAND_OK(moray_get_bytes(slow, NULL, 0, 0));
+    DEMAND_OK(moray_cancel(slow)); /* a finished one is untouched */
+    DEMAND_SAME(moray_take_as(int32_t, slow), 1);
+    DEMAND_SAME(counted("21"), 0);
+    moray_ref put = moray_put_value(int32_t, 1);
+    DEMAND_CODE(moray_cancel(put), MORAY_INVALID);
+    DEMAND_CODE(moray_cancel_with(waiting, MORAY_FORCE), MORAY_INVALID);
+    DEMAND_OK(moray_release(waiting));
+    DEMAND_OK(moray_release(dependent));
+    DEMAND_CODE(moray_cancel(dependent), MORAY_STALE);
+    DEMAND_OK(moray_release(put));
+}
+
+static void many_random_cancels_hang_nothing(void)
+{
+    enum { TASKS = 5000 };
+    static moray_ref refs[TASKS];
+    unsigned seed = 7;
+
+    for (int i = 0; i < TASKS; i++) {
+        if (i > 10 && rand_r(&seed) % 2)
+            refs[i] = moray_call(add, refs[i - 1 - rand_r(&seed) % 10], 1);
+        else if (rand_r(&seed) % 8)
+            refs[i] = moray_call(add, i, 1);
+        else
+            refs[i] = moray_call_with((.on_rank = on_node(i)), add, i, 1);
+        if (rand_r(&seed) % 4 == 0)
+            DEMAND_OK(moray_cancel(refs[(unsigned)rand_r(&seed) % (unsigned)(i + 1)]));
+    }
+    for (int i = 0; i < TASKS; i++) {
+        int32_t value;
+        enum moray_code code = moray_get(refs[i], &value, 10000);
+        DEMAND(code == MORAY_OK || code == MORAY_CANCELLED || code == MORAY_UPSTREAM);
+    }
+    for (int i = 0; i < TASKS; i++)
+        DEMAND_OK(moray_release(refs[i]));
+}
+
+/* ---- Decisions 12, 42 ---- */
+
+static void what_main_did_after_init_is_not_seen_by_tasks(void)
+{
+    after_init = 5;
+    for (int node = 0; node < node_count(); node++)
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(node)), globals)),
+                    70);
+}
+
+static void settings_are_shipped_by_moray_setup(void)
+{
+    int32_t value = 1234;
+
+    DEMAND_OK(moray_setup(setup_fn, &value, sizeof(value)));
+    value = 0;
+    for (int i = 0; i < 20; i++)
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(i)), set_up)), 1234);
+    /* a process that starts later as well: a worker after a death, and an actor */
+    for (int node = 0; node < node_count(); node++) {
+        asked_actor actor = moray_new_with((.on_rank = on_node(node)), asked);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(asked_set_up, actor)), 1234);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+    moray_ref dead = moray_call_with((.attempts = 1), dies_until, say("setup"), SIGKILL, 2);
+    DEMAND_CODE(moray_get_bytes(dead, NULL, 0, 0), MORAY_DIED);
+    DEMAND_OK(moray_release(dead));
+    for (int i = 0; i < 20; i++)
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(set_up)), 1234);
+    DEMAND_CODE(moray_setup(NULL, &value, 4), MORAY_INVALID);
+    DEMAND_CODE(moray_setup(setup_fn, &value, 65537), MORAY_INVALID);
+    DEMAND_CODE(moray_setup(setup_fn, NULL, 4), MORAY_INVALID);
+}
+
+static void an_uncaught_error_ends_the_callers_task_with_the_story(void)
+{
+    moray_ref bad = moray_call(fails, say("deep down"), MORAY_NOT_FOUND);
+    moray_ref caller = moray_call(takes_what_failed, moray_pass(bad));
+
+    DEMAND_CODE(moray_get_bytes(caller, NULL, 0, 0), MORAY_NOT_FOUND);
+    DEMAND_NAMES(moray_error(caller), "takes_what_failed");
+    DEMAND_NAMES(moray_error(caller), "tasks.c:");
+    DEMAND_NAMES(moray_error(caller), "no luck with deep down");
+    DEMAND_SAME(counted("went on"), 0);
+    DEMAND_OK(moray_release(bad));
+    DEMAND_OK(moray_release(caller));
+}
+
+static const struct law laws[] = {
+    {"line 12: submission returns at once", submission_returns_at_once, 10},
+    {"line 12: references are resolved before the body runs",
+     references_are_resolved_before_the_body_runs, 10},
+    {"line 12: a reference inside a value stays a reference",
+     a_reference_inside_a_value_stays_a_reference, 10},
+    {"line 13: a task whose input failed does not run", a_task_whose_input_failed_does_not_run, 10},
+    {"line 14: results are none, one or many", results_are_none_one_or_many, 10},
+    {"line 15: a death fails its task after four attempts",
+     a_death_fails_its_task_after_four_attempts, 30},
+    {"line 15: a task lives when one of its attempts does (decision 41)",
+     a_task_lives_when_an_attempt_does, 10},
+    {"line 15: attempts are as many as asked", attempts_are_as_many_as_asked, 20},
+    {"line 15: a death fails only what it ran", a_death_fails_only_what_it_ran, 10},
+    {"line 15: what waits on a dead stack runs again without charge",
+     what_waits_on_a_dead_stack_runs_again_without_charge, 20},
+    {"line 16: reported errors are not retried unless asked",
+     reported_errors_are_not_retried_unless_asked, 10},
+    {"line 17: a process ends after n calls", a_process_ends_after_n_calls, 20},
+    {"line 18: resources are checked at the call", resources_are_checked_at_the_call, 10},
+    {"line 18: tasks ask for cores and memory", tasks_ask_for_cores_and_memory, 20},
+    {"line 18: a task runs where it is told to", a_task_runs_where_it_is_told_to, 10},
+    {"line 20: effects on actors remain", effects_on_actors_remain, 10},
+    {"line 21: a cancelled task never runs", a_cancelled_task_never_runs, 10},
+    {"line 21: five thousand tasks with random cancels hang nothing",
+     many_random_cancels_hang_nothing, 30},
+    {"decision 12: what main did after moray_init is not seen by tasks",
+     what_main_did_after_init_is_not_seen_by_tasks, 10},
+    {"decision 12: settings are shipped by moray_setup", settings_are_shipped_by_moray_setup, 20},
+    {"decision 42: an uncaught error ends the caller's task with the story",
+     an_uncaught_error_ends_the_callers_task_with_the_story, 10},
+};
+
+int main(int argc, char **argv)
+{
+    before_init = 7;
+    return laws_main(argc, argv, laws, COUNT_OF(laws));
+}
