@@ -6,7 +6,7 @@
  *     counts across    messages, bytes and frames between two ranks; allocations
  *
  * A process forked from the driver, the stepper, traces the driver and then the worker, instruction
- * by instruction, while 100 tasks pass. It counts those with a lock prefix and exchanges with memory;
+ * by instruction, while 25 tasks pass. It counts those with a lock prefix and exchanges with memory;
  * a locked operation on the own stack is a fence. Only for x86-64; elsewhere the counts are left out.
  * malloc is this program's own, and counts in memory that a rank's processes share.
  * It is linked with Moray's archive, for the fabric's counts; all else goes through moray.h.
@@ -31,7 +31,7 @@
 #include "fabric/fabric.h"
 #include "node/agent.h"
 
-enum { STEPPED = 100, BATCH = 10000 };
+enum { STEPPED = 25, BATCH = 10000 };
 
 struct shared {
     _Atomic uint64_t allocations;
@@ -134,16 +134,8 @@ static bool step(pid_t pid, int *signal_number)
     atomic_fetch_add(&shared->instructions, 1);
     if (ptrace(PTRACE_SINGLESTEP, pid, NULL, (void *)(intptr_t)*signal_number))
         return false;
-    bool is_asked = false;
-    for (pid_t who; (who = waitpid(pid, &status, __WALL | WNOHANG)) != pid;) {
-        if (who < 0)
-            return false;
-        if (!atomic_load(&shared->target) && !is_asked) { /* it sleeps in the kernel */
-            ptrace(PTRACE_INTERRUPT, pid, NULL, NULL);
-            is_asked = true;
-        }
-        sched_yield();
-    }
+    if (waitpid(pid, &status, __WALL) != pid)
+        return false;
     *signal_number =
         WIFSTOPPED(status) && WSTOPSIG(status) != SIGTRAP && !(status >> 16) ? WSTOPSIG(status) : 0;
     return WIFSTOPPED(status) && atomic_load(&shared->target);
@@ -203,13 +195,6 @@ static bool stepping_begin(pid_t pid)
     return !atomic_load(&shared->failed);
 }
 
-static void stepping_end(void)
-{
-    atomic_store_explicit(&shared->target, 0, memory_order_release);
-    while (atomic_load(&shared->stepping))
-        usleep(100);
-}
-
 /* ---- What is counted ---- */
 
 MORAY_TASK(int64_t, empty)
@@ -235,6 +220,18 @@ MORAY_TASK(int64_t, block)
     while (!atomic_load(&shared->open))
         usleep(50);
     return 0;
+}
+
+/* The stepper looks after each instruction: one that sleeps is woken by work. (An interrupt would
+ * leave a trap behind that kills it.) */
+static void stepping_end(bool of_worker)
+{
+    atomic_store_explicit(&shared->target, 0, memory_order_release);
+    while (atomic_load(&shared->stepping)) {
+        usleep(100);
+        if (of_worker)
+            moray_take_as(int64_t, moray_call(empty));
+    }
 }
 
 static moray_ref refs[BATCH];
@@ -283,7 +280,7 @@ static double count_submitter(void)
         usleep(100);
     if (stepping_begin(getpid())) {
         submit(STEPPED);
-        stepping_end();
+        stepping_end(false);
         sum += tell_steps("submit");
     } else {
         submit(STEPPED);
@@ -293,7 +290,7 @@ static double count_submitter(void)
     usleep(20000);
     if (stepping_begin(getpid())) {
         take(STEPPED);
-        stepping_end();
+        stepping_end(false);
         sum += tell_steps("take");
     } else {
         take(STEPPED);
@@ -312,7 +309,7 @@ static double count_worker(pid_t worker)
     take(STEPPED);
     if (!is_stepped)
         return 0;
-    stepping_end();
+    stepping_end(true);
     return tell_steps("worker");
 }
 

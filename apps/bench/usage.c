@@ -63,7 +63,7 @@ static size_t list_all(struct process_line **out)
 
 static void add_thread(const char *base, struct usage *usage)
 {
-    char path[400], text[4096];
+    char path[512], text[4096];
     unsigned long long on_core = 0, user = 0, system = 0;
 
     snprintf(path, sizeof path, "%s/schedstat", base);
