@@ -43,14 +43,33 @@ static bool has_input(const struct sim *sim, uint32_t rank, const struct task *t
     return task->input == UINT32_MAX || (sim->tasks[task->input].copies >> rank & 1);
 }
 
+/* A worker of the lane is free again. The agent hears of it when the queue is empty, or when it waits
+ * for a worker's end. */
+static void leave_worker(struct node *node, const struct task *task)
+{
+    node->running--;
+    node->started_sum_ns -= task->started_ns;
+    node->tell |= node->queue.count == 0 || node->running >= node->allowed;
+}
+
+/* A task waits for its input without a worker: if the object has to be remade, someone must run it. */
+static void fetch(struct sim *sim, uint32_t rank, uint32_t id)
+{
+    sim->tasks[id].state = FETCHES;
+    object_want(sim, rank, id);
+}
+
 /* Begins to run a task, whose resources or worker are taken. */
 static void run(struct sim *sim, uint32_t rank, uint32_t id)
 {
     struct task *task = &sim->tasks[id];
 
-    if (!has_input(sim, rank, task)) {
-        task->state = FETCHES;
-        object_want(sim, rank, id);
+    if (!has_input(sim, rank, task)) { /* evicted since */
+        if (!task->special)
+            leave_worker(&sim->nodes[rank], task);
+        else if (!local_done(sim->nodes[rank].local, (uint64_t)id + 1))
+            sim_fail(sim, "the local scheduler of rank %u does not know task %u", rank, id);
+        fetch(sim, rank, id);
         return;
     }
     task->state = RUNS;
@@ -75,15 +94,6 @@ static void lane_run(struct sim *sim, uint32_t rank)
         run(sim, rank, id);
         node->tell |= node->queue.count == 0;
     }
-}
-
-/* A worker of the lane is free again. The agent hears of it when the queue is empty, or when it waits
- * for a worker's end. */
-static void leave_worker(struct node *node, const struct task *task)
-{
-    node->running--;
-    node->started_sum_ns -= task->started_ns;
-    node->tell |= node->queue.count == 0 || node->running >= node->allowed;
 }
 
 static void enter_lane(struct sim *sim, uint32_t rank, uint32_t id)
@@ -133,6 +143,10 @@ static void accept(struct sim *sim, uint32_t rank, uint32_t id)
     task->at = rank;
     if (!sim->nodes[rank].local) { /* the head alone runs nothing */
         hand_over(sim, rank, id);
+        return;
+    }
+    if (!has_input(sim, rank, task) && (task->placed || (near && task->where == GLOBAL_ANY))) {
+        fetch(sim, rank, id);
         return;
     }
     if (plain(task) && (task->placed || (near && task->where == GLOBAL_ANY))) {
@@ -216,14 +230,11 @@ static void child_done(struct sim *sim, uint32_t rank, uint32_t id)
 
 void node_fetched(struct sim *sim, uint32_t rank, uint32_t id)
 {
-    struct task *task = &sim->tasks[id];
-
-    if (task->state != FETCHES || task->at != rank) {
+    if (sim->tasks[id].state != FETCHES || sim->tasks[id].at != rank)
         sim_fail(sim, "rank %u got the input of task %u, which does not wait for it there", rank,
                  id);
-        return;
-    }
-    run(sim, rank, id);
+    else
+        accept(sim, rank, id);
 }
 
 /* Sends tasks from the tail of the queue, those that came last. */

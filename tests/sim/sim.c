@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENTS_MAX 300000000ull /* a run that has more does not come to rest */
+#define EVENTS_MAX 30000000ull /* a run that has more does not come to rest */
 
 void sim_fail(struct sim *sim, const char *format, ...)
 {
