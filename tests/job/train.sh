@@ -36,6 +36,19 @@ same() {
 $output"; fi
 }
 
+# nothing_kept NAME RANKS COMMAND…: at the end every rank says that nothing of the store is in use.
+nothing_kept() {
+    local name=$1 ranks=$2 output code=0
+    shift 2
+    output=$(MORAY_REPORT_LEAKS=1 tap_limit 60 "$@" --epochs 1 --svg none 2>&1) || code=$?
+    if [ "$code" = 0 ] &&
+        [ "$(grep -c 'in use: 0 objects, 0 records, 0 bytes' <<<"$output")" = "$ranks" ]; then
+        tap_ok "$name"
+    else
+        tap_fail "$name" "exit status $code: $output"
+    fi
+}
+
 # refused NAME STATUS TEXT COMMAND…: it ends with that status and says the text.
 refused() {
     local name=$1 status=$2 text=$3 output code=0
@@ -61,6 +74,11 @@ for fabric in ofi mpi; do
     same "$fabric, no shared memory, 2 ranks: the same bits" ranks=2 -- \
         env MORAY_SHARE=0 MORAY_FABRIC=$fabric mpirun --oversubscribe -n 2 "$train"
 done
+
+nothing_kept "1 rank keeps nothing" 1 "$train"
+nothing_kept "3 ranks keep nothing" 3 mpirun --oversubscribe -n 3 "$train"
+nothing_kept "2 ranks without shared memory keep nothing" 2 \
+    env MORAY_SHARE=0 mpirun --oversubscribe -n 2 "$train"
 
 tap_run 60 "another seed trains" "$train" --plain --epochs 1 --seed 6 --svg none --json other.json
 if [ "$(value digest other.json)" != "$digest" ]; then tap_ok "another seed: other bits"; else

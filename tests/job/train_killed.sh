@@ -26,11 +26,17 @@ for ranks in 1 2; do
     for seed in 1 2 3; do
         name="$ranks ranks, workers killed by seed $seed: the same bits"
         rm -f killed.json
-        output=$(MORAY_CHAOS=worker=300ms,seed=$seed tap_limit 120 \
+        output=$(MORAY_CHAOS=worker=300ms,seed=$seed MORAY_REPORT_LEAKS=1 tap_limit 120 \
             mpirun --oversubscribe -n $ranks "$train" "${options[@]}" --json killed.json 2>&1)
         if [ -s killed.json ] && [ "$(value digest killed.json)" = "$(value digest plain.json)" ]; then
             tap_ok "$name"
             retries=$((retries + $(value retries killed.json)))
+        else
+            tap_fail "$name" "$output"
+        fi
+        name="$ranks ranks, workers killed by seed $seed: no byte of the store is lost"
+        if [ "$(grep -c 'in use: 0 objects, 0 records, 0 bytes' <<<"$output")" = $ranks ]; then
+            tap_ok "$name"
         else
             tap_fail "$name" "$output"
         fi
