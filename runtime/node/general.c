@@ -29,7 +29,17 @@ static struct map known; /* record -> index + 1 in tasks */
 static struct general *tasks;
 static uint32_t task_count, task_capacity;
 static uint64_t next_lane_ns;
+
+enum { LOOK_NS = 500000 };
 static uint32_t *unassigned, unassigned_count, unassigned_capacity;
+
+/* A task takes no clock: how long tasks run is measured here, at each look, by what each process has
+ * run since the last one and whether it runs now. */
+static struct seen {
+    uint64_t ran, since_ns;
+    bool runs;
+} * seen;
+static uint64_t looked_ns, mean_task_ns;
 
 static uint64_t id_of(uint32_t index, uint32_t generation)
 {
@@ -71,6 +81,8 @@ void general_end(void)
     map_clear(&known);
     free(tasks);
     free(unassigned);
+    free(seen);
+    seen = NULL;
     tasks = NULL;
     unassigned = NULL;
     task_count = task_capacity = unassigned_count = unassigned_capacity = 0;
@@ -291,24 +303,56 @@ void general_actions(void)
     }
 }
 
-/* The lane's counts as they are now. */
+/* ---- The lane's counts ---- */
+
+static void look_at(uint32_t slot, bool runs, uint64_t *finished, uint64_t *busy_ns,
+                    uint64_t *age_ns)
+{
+    struct seen *last = &seen[slot];
+    uint64_t ran = atomic_load_explicit(&agent.lane.slots[slot].ran, memory_order_relaxed);
+    uint64_t passed = agent.now_ns - looked_ns;
+
+    *finished += ran - last->ran;
+    if (runs || last->runs || ran != last->ran)
+        *busy_ns += runs && last->runs ? passed : passed / 2;
+    if (!runs || ran != last->ran || !last->runs)
+        last->since_ns = agent.now_ns;
+    if (runs)
+        *age_ns += agent.now_ns - last->since_ns + 1;
+    last->ran = ran;
+    last->runs = runs;
+}
+
 void general_load(struct local_lane *out)
 {
+    uint64_t finished = 0, busy_ns = 0, age_ns = 0;
+
     *out = (struct local_lane){0};
-    for (uint32_t i = 0; i < agent.slot_count && i < agent.actor_first; i++) {
+    if (!seen)
+        seen = calloc(agent.slot_count, sizeof(*seen));
+    for (uint32_t i = 0; i < agent.actor_first && seen; i++) {
         struct lane_slot *slot = &agent.lane.slots[i];
+        const struct slot_state *state = &agent.slots[i];
         uint64_t head = atomic_load(&slot->head), tail = atomic_load(&slot->tail);
         if (tail > head)
             out->queued_count += tail - head;
-        if (i >= 2 && agent.slots[i].use == SLOT_RUNNING && agent.slots[i].worker_index >= 0) {
-            bool may =
-                (uint32_t)agent.slots[i].worker_index < atomic_load(&agent.node->lane_workers);
-            bool runs =
-                atomic_load(&slot->top) && !agent.slots[i].general && !atomic_load(&slot->blocked);
-            out->worker_count += may || runs;
-            out->running_count += runs;
-        }
+        if (i < 2 || state->use != SLOT_RUNNING)
+            continue;
+        bool runs = atomic_load(&slot->top) && !state->general && !atomic_load(&slot->blocked);
+        bool may = state->worker_index >= 0 &&
+                   (uint32_t)state->worker_index < atomic_load(&agent.node->lane_workers);
+        out->worker_count += may || (runs && state->worker_index >= 0);
+        out->running_count += runs;
+        look_at(i, runs, &finished, &busy_ns, &age_ns);
     }
+    looked_ns = agent.now_ns;
+    if (finished) {
+        uint64_t sample = busy_ns / finished + 1;
+        mean_task_ns = mean_task_ns ? (3 * mean_task_ns + sample) / 4 : sample;
+    }
+    out->mean_task_ns = mean_task_ns;
+    out->running_ns = out->running_count ? age_ns / out->running_count : 0;
+    out->arrived_count = remote_arrived();
 }
 
 void general_tick(void)
@@ -316,13 +360,11 @@ void general_tick(void)
     struct local_lane lane;
 
     /* Only where general tasks or other nodes make it matter. */
-    if (!task_count && agent.rank_count == 1)
+    if (!agent.worker_count || (!task_count && agent.rank_count == 1))
         return;
-    if (agent.now_ns < next_lane_ns && !task_count)
+    if (agent.now_ns - looked_ns < LOOK_NS && agent.now_ns < next_lane_ns)
         return;
     general_load(&lane);
-    lane.mean_task_ns = remote_mean_task_ns();
-    lane.arrived_count = remote_arrived();
     local_lane(agent.local, &lane, agent.now_ns);
     general_actions();
     next_lane_ns = local_deadline(agent.local);
@@ -332,5 +374,5 @@ uint64_t general_deadline(void)
 {
     if (unassigned_count || (task_count && agent.worker_count))
         return agent.now_ns + TIME_NS_PER_MS;
-    return UINT64_MAX;
+    return agent.rank_count > 1 && agent.worker_count && agent.local ? next_lane_ns : UINT64_MAX;
 }

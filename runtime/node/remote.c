@@ -759,11 +759,6 @@ uint64_t remote_arrived(void)
     return is_alone() ? 0 : agent.remote->arrived;
 }
 
-uint64_t remote_mean_task_ns(void)
-{
-    return is_alone() ? 0 : agent.remote->mean_task_ns;
-}
-
 bool remote_all_known(void)
 {
     return is_alone() || agent.remote->all_known;

@@ -54,7 +54,6 @@ bool remote_is_node(uint32_t rank);
 bool remote_all_known(void);
 void remote_send_call(uint32_t rank, uint64_t actor, uint32_t index, uint32_t generation);
 void remote_report(void);
-uint64_t remote_mean_task_ns(void);
 uint64_t remote_arrived(void);
 
 /* Words of the GCS, between this rank and rank 0. */
