@@ -1,6 +1,5 @@
 #include "sched/lane/lane.h"
 
-
 #include "sched/lane/inside.h"
 #include "sched/lane/queue.h"
 
@@ -320,7 +319,7 @@ enum moray_code lane_depends(struct lane *lane, uint32_t index, uint32_t input, 
     /* seq_cst: either we see the end here, or whoever ends it sees `waited` and our cell; or somebody
      * tells just now, and looks for our cell when it is done. */
     life = atomic_fetch_or_explicit(&on->life, LIFE_WAITED, memory_order_seq_cst);
-    if (life_ended(life) && tell_claim(lane, input, life_generation(life)))
+    if (LANE_BREAK != 7 && life_ended(life) && tell_claim(lane, input, life_generation(life)))
         tell_edges(lane, input);
     return MORAY_OK;
 }

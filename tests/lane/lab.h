@@ -35,6 +35,7 @@ struct lab_shared {                /* of main, labs and players */
     uint32_t change_count, steps[LAB_PLAYERS];
     uint32_t changes[LAB_CHANGES_MAX]; /* instructions after which shared memory was another */
     unsigned long at[LAB_CHANGES_MAX]; /* … and where the program was then */
+    uint64_t note;                     /* of a player, to its lab */
     char what[256];                    /* is going on: for the story of a failure */
     char failure[1024];
 };
