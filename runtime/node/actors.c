@@ -270,8 +270,8 @@ static void start_here(const struct actor_word *word, const struct request_actor
         slot = workers_free_actor_slot();
         if (index == NODE_ACTORS_MAX || !slot) {
             struct node_actor none = {.id = word->id};
-            word_to_head(&none, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_BUSY,
-                         "the node has no room for a further process; raise MORAY_PROCESSES_MAX");
+            word_to_head(&none, word->incarnation, HEAD_ACTOR_REFUSED, 0, MORAY_BUSY,
+                         "the node has no room for a further process");
             return;
         }
         entry = entry_of(index);

@@ -337,6 +337,7 @@ void head_request(uint32_t rank, uint64_t token, uint32_t kind, const void *byte
     case HEAD_ACTOR_STARTED:
     case HEAD_ACTOR_FAILED:
     case HEAD_ACTOR_EXITED:
+    case HEAD_ACTOR_REFUSED:
         head_actor_request(rank, token, kind, bytes, count);
         return;
     default:

@@ -11,6 +11,7 @@ enum head_word {
     HEAD_ACTOR_STARTED = 100, /* node -> head */
     HEAD_ACTOR_FAILED,        /* then the story */
     HEAD_ACTOR_EXITED,        /* detail 1: clean; then the story */
+    HEAD_ACTOR_REFUSED,       /* no room for its process there */
     NODE_ACTOR_START,         /* head -> node: then struct request_actor and what follows it */
     NODE_ACTOR_FINISH,
     NODE_ACTOR_STOP,

@@ -199,6 +199,8 @@ static void node_word(uint32_t kind, const void *bytes, uint32_t count)
         story = "";
     if (kind == HEAD_ACTOR_STARTED)
         actors_started(head_actors(), word.id, word.incarnation, word.detail, agent.now_ns);
+    else if (kind == HEAD_ACTOR_REFUSED)
+        actors_refused(head_actors(), word.id, word.incarnation);
     else if (kind == HEAD_ACTOR_FAILED)
         actors_failed(head_actors(), word.id, word.incarnation, (enum moray_code)word.code, story);
     else
