@@ -301,11 +301,16 @@ static double count_submitter(void)
 static double count_worker(pid_t worker)
 {
     bool is_stepped;
+    size_t ready = 0;
 
     submit(1);
     take(1); /* awake */
     is_stepped = stepping_begin(worker);
     submit(STEPPED);
+    do /* without waiting, which would cost the worker a wake-up */
+        usleep(1000);
+    while (moray_wait(refs, STEPPED, STEPPED, NULL, &ready, NULL, NULL, MORAY_NOW, 0) == MORAY_OK &&
+           ready < STEPPED);
     take(STEPPED);
     if (!is_stepped)
         return 0;
