@@ -57,7 +57,7 @@ for fabric in ofi mpi; do
     done
     for test in ${tests[@]+"${tests[@]}"}; do
         tap_run 120 "$fabric: $(basename "$test") on two hosts" \
-            "$hosts" mpirun -n 3 "$test"
+            env MORAY_STORE_BYTES=256MiB "$hosts" mpirun -n 2 "$test"
     done
     tap_run 120 "$fabric: the training on two hosts" \
         "$hosts" mpirun -n 2 "$train" --epochs 1 --seed 7 --svg none --json "$work/$fabric.json"

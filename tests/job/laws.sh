@@ -6,7 +6,8 @@
 #
 # RANKS 0: without a launcher. The rest are settings of the job, as MORAY_SHARE=0.
 set -u
-source "$(dirname "$0")/../tap.sh"
+# shellcheck source=tests/tap.sh
+. "$(dirname "$0")/../tap.sh"
 
 program=$1
 ranks=$2
