@@ -22,7 +22,7 @@
  * and what was overtaken (two changes of state before the first was told) is told once.
  * A dead actor's line stays while a rank holds a handle or its process may still be there.
  * Threads: one caller at a time (rank 0's agent). Cost: O(1) an event, O(ranks that hold) a change of
- * state; about 300 bytes an actor, 16 more a rank that held it, and its constructor's arguments.
+ * state; about 1.1 KiB an actor, 16 more a rank that held it, and its constructor's arguments.
  */
 #ifndef MORAY_GCS_ACTORS_H
 #define MORAY_GCS_ACTORS_H
@@ -38,7 +38,7 @@ struct actors;
 
 enum {
     ACTORS_NAME_BYTES_MAX = 255, /* of a name, and of a namespace */
-    ACTORS_STORY_BYTES = 256,    /* of the reason of a death; longer ones are cut */
+    ACTORS_STORY_BYTES = 1024,   /* of the reason of a death; longer ones are cut */
     ACTORS_ENDLESS = -1,         /* restarts without limit */
 };
 

@@ -114,13 +114,13 @@ static void actor_rest(const struct node_actor *actor, bool held_back)
         while (now_ns() < until);
     }
     uint32_t seen = atomic_load(&self->wake);
-    atomic_store_explicit(&self->asleep, 1, memory_order_seq_cst);
+    sleep_begin();
     if (!mail_waits() && !should_end() && !atomic_load(&actor->finish)) {
         /* Held back: a call that became ready wakes us, but may have done so before `asleep`. */
         lane_bump(&self->sleeps);
         process_sleep(seen, held_back ? now_ns() + 1000000 : 0);
     }
-    atomic_store(&self->asleep, 0);
+    sleep_end();
     if (atomic_load(&self->wake) == seen && process_is_orphan())
         process_end(1);
 }

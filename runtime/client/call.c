@@ -430,6 +430,16 @@ moray_ref moray_submit(const struct moray_function *function, const struct moray
 
 /* ---- Methods ---- */
 
+/* The driver's threads are submitters each: its first is 0. */
+static uint32_t thread_submitter(void)
+{
+    static _Thread_local uint32_t submitter;
+
+    if (!thread_owner && !submitter)
+        submitter = ++me.next_submitter;
+    return submitter;
+}
+
 moray_ref moray_submit_method(moray_actor actor, const struct moray_function *function,
                               const struct moray_site *site,
                               const struct moray_task_options *options,
@@ -448,19 +458,23 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
     if (enter() != MORAY_OK)
         return ref;
     if (actor_resolve(actor, &where) == MORAY_OK &&
+        (!where.pending_max || actor_room(actor, &where) == MORAY_OK) &&
         make(&making, RECORD_METHOD, &call) == MORAY_OK) {
         struct record *record = lane_record(&me.lane, making.index);
         uint32_t sequence = atomic_load_explicit(&me.lane.self->sequence, memory_order_relaxed) + 1;
         atomic_store_explicit(&me.lane.self->sequence, sequence, memory_order_relaxed);
-        *call = (struct record_call){.incarnation = where.slot ? where.generation : 0,
-                                     .actor = where.slot ? where.slot : where.table,
-                                     .submitter = frame_top ? frame_top->submitter : 0,
-                                     .sequence = sequence};
+        *call =
+            (struct record_call){.incarnation = where.slot ? where.generation : 0,
+                                 .actor = where.slot ? where.slot : where.table,
+                                 .submitter = frame_top ? frame_top->submitter : thread_submitter(),
+                                 .sequence = sequence};
         if (!where.slot)
             atomic_store(&record->flags, record_flags(record) | RECORD_FAR_CALL);
         ref = results_give(&making, results);
         if (making.has_handles)
             lend_handles(&making);
+        if (where.pending_max)
+            actor_counts(actor, &where, making.index);
         enum moray_code code = where.slot
                                    ? lane_submit_call(&me.lane, making.index, (uint16_t)where.slot)
                                    : lane_submit(&me.lane, making.index);

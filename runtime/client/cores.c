@@ -189,10 +189,10 @@ static void general_return(void)
     lane_wake(&me.lane, LANE_AGENT);
     while (atomic_load(&me.lane.self->blocked) != SLOT_AWAKE && !should_end()) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
-        atomic_store(&me.lane.self->asleep, 1);
+        sleep_begin();
         if (atomic_load(&me.lane.self->blocked) != SLOT_AWAKE)
             process_sleep(seen, 0);
-        atomic_store(&me.lane.self->asleep, 0);
+        sleep_end();
     }
 }
 
@@ -200,10 +200,12 @@ void core_leave(void)
 {
     bool coreless = false;
 
-    atomic_store(&me.lane.self->blocked, me.general && thread_owner ? SLOT_LENDS : SLOT_BLOCKED);
-    if (me.role == ROLE_DRIVER && thread_owner)
+    if (!thread_owner)
+        return;
+    atomic_store(&me.lane.self->blocked, me.general ? SLOT_LENDS : SLOT_BLOCKED);
+    if (me.role == ROLE_DRIVER)
         driver_core_leave();
-    if (me.role != ROLE_WORKER || !thread_owner || me.general)
+    if (me.role != ROLE_WORKER || me.general)
         return;
     me.core_left = core_has();
     if (!me.core_left)
@@ -219,23 +221,25 @@ void core_leave(void)
 
 void core_return(void)
 {
-    if (me.role == ROLE_WORKER && thread_owner && me.general) {
+    if (!thread_owner)
+        return;
+    if (me.role == ROLE_WORKER && me.general) {
         general_return();
         return;
     }
     atomic_store(&me.lane.self->blocked, SLOT_AWAKE);
-    if (me.role == ROLE_DRIVER && thread_owner)
+    if (me.role == ROLE_DRIVER)
         driver_core_return();
-    if (me.role != ROLE_WORKER || !thread_owner || !me.core_left)
+    if (me.role != ROLE_WORKER || !me.core_left)
         return;
     me.core_left = false;
     while (!core_take() && !should_end()) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
-        atomic_store(&me.lane.self->asleep, 1);
+        sleep_begin();
         lane_bit_set(me.node->wanting, me.slot);
         if (!core_take() && !core_steal())
             process_sleep(seen, 0);
-        atomic_store(&me.lane.self->asleep, 0);
+        sleep_end();
         lane_bit_clear(me.node->wanting, me.slot);
         if (core_has())
             break;

@@ -17,6 +17,9 @@ struct handle {
     uint32_t count; /* of this process; 0: lent by a task's argument */
     bool known;     /* `where` is right */
     struct answer_actor where;
+    struct lane_mail
+        *pending; /* where there is a limit: calls of this process not known to have ended */
+    uint32_t pending_count;
 };
 
 static struct handle *handles;
@@ -83,6 +86,43 @@ enum moray_code actor_resolve(moray_actor actor, struct answer_actor *out)
     }
     *out = handle->where;
     return MORAY_OK;
+}
+
+/* With a limit, each process counts the calls that it has under way. */
+enum moray_code actor_room(moray_actor actor, const struct answer_actor *where)
+{
+    struct handle *handle = handle_of(&actor);
+    uint32_t open = 0;
+
+    if (!where->pending_max)
+        return MORAY_OK;
+    if (handle && !handle->pending)
+        handle->pending = malloc(where->pending_max * sizeof(*handle->pending));
+    if (!handle || !handle->pending)
+        return last_set(MORAY_NO_MEMORY, "no memory to count an actor's calls");
+    for (uint32_t i = 0; i < handle->pending_count; i++) {
+        struct lane_mail call = handle->pending[i];
+        struct record *record = lane_find(&me.lane, call.index, call.generation);
+        if (record && !life_ended(record_life(record)))
+            handle->pending[open++] = call;
+    }
+    handle->pending_count = open;
+    return open < where->pending_max
+               ? MORAY_OK
+               : last_set(MORAY_BUSY,
+                          "%u calls of this process to the actor have not ended, as many as its "
+                          ".pending_max allows; wait for some, or raise it",
+                          open);
+}
+
+void actor_counts(moray_actor actor, const struct answer_actor *where, uint32_t index)
+{
+    struct handle *handle = where->pending_max ? handle_of(&actor) : NULL;
+
+    if (handle && handle->pending && handle->pending_count < where->pending_max)
+        handle->pending[handle->pending_count++] = (struct lane_mail){
+            .index = index,
+            .generation = life_generation(record_life(lane_record(&me.lane, index)))};
 }
 
 /* A call that was posted to an actor that was just then gone is failed by the agent. */

@@ -483,7 +483,7 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
 {
     uint32_t *open = malloc((count ? count : 1) * sizeof(*open)), open_count = count, ended = 0;
     enum moray_code code = MORAY_OK;
-    bool asked = false, failed = false;
+    bool asked = false, failed = false, down = false;
 
     if (!open)
         return last_set(MORAY_NO_MEMORY, "no memory to wait for %u objects", count);
@@ -491,8 +491,10 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
     for (;;) {
         uint32_t kept = 0;
         uint32_t seen = atomic_load(&me.lane.self->wake);
-        if (asked)
-            atomic_store(&me.lane.self->asleep, 1);
+        if (asked && !down) {
+            sleep_begin();
+            down = true;
+        }
         for (uint32_t i = 0; i < open_count; i++) {
             bool over = asked ? life_ended(record_life(lane_record(&me.lane, open[i])))
                               : lane_await(&me.lane, open[i]);
@@ -518,11 +520,13 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
         leave();
         core_leave();
         process_sleep(seen, until_ns);
-        atomic_store(&me.lane.self->asleep, 0);
+        sleep_end();
+        down = false;
         core_return();
         (void)!enter();
     }
-    atomic_store(&me.lane.self->asleep, 0);
+    if (down)
+        sleep_end();
     free(open);
     return code;
 }

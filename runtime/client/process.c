@@ -1,6 +1,7 @@
 #include "client/process.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <stdarg.h>
@@ -285,7 +286,7 @@ void process_wake(void *context, uint16_t slot)
             return; /* the agent looks again within a second */
         return;
     }
-    syscall(SYS_futex, &me.lane.slots[slot].wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, &me.lane.slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void process_sleep(uint32_t seen, uint64_t until_ns)
@@ -306,5 +307,5 @@ void process_sleep(uint32_t seen, uint64_t until_ns)
 
 void process_wake_in(struct lane *lane, uint16_t slot)
 {
-    syscall(SYS_futex, &lane->slots[slot].wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, &lane->slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }

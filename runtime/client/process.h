@@ -169,8 +169,19 @@ void hold_take(uint32_t index);
 
 enum { SLEEP_RESCUE_MS = 1000 };
 
+/* Whoever has something for this process wakes all its threads that sleep: `asleep` counts them. */
+static inline void sleep_begin(void)
+{
+    atomic_fetch_add_explicit(&me.lane.self->asleep, 1, memory_order_seq_cst);
+}
+
+static inline void sleep_end(void)
+{
+    atomic_fetch_sub_explicit(&me.lane.self->asleep, 1, memory_order_seq_cst);
+}
+
 /** Sleeps until the own wake word moves on from `seen`, or until `until_ns` (0: none); at most 1 s.
- *  The caller has set `asleep` and looked once more. Not inside the door. */
+ *  Between sleep_begin() and sleep_end(), the caller has looked once more. Not inside the door. */
 void process_sleep(uint32_t seen, uint64_t until_ns);
 
 void process_wake(void *context, uint16_t slot);
@@ -258,6 +269,8 @@ void arguments_pack(const struct moray_function *function, const struct moray_ar
 struct answer_actor;
 enum moray_code actor_resolve(moray_actor actor, struct answer_actor *out);
 enum moray_code actor_lend(moray_actor actor, uint32_t task);
+enum moray_code actor_room(moray_actor actor, const struct answer_actor *where);
+void actor_counts(moray_actor actor, const struct answer_actor *where, uint32_t index);
 void actor_posted(const struct answer_actor *where, uint32_t index);
 
 /* ---- Running ---- */

@@ -213,10 +213,10 @@ static bool answered_soon(struct record *record)
 {
     uint32_t seen = atomic_load(&me.lane.self->wake);
 
-    atomic_store_explicit(&me.lane.self->asleep, 1, memory_order_seq_cst);
+    sleep_begin();
     if (!life_ended(record_life(record)))
         process_sleep(seen, now_ns() + REQUEST_SOON_NS);
-    atomic_store(&me.lane.self->asleep, 0);
+    sleep_end();
     return life_ended(record_life(record));
 }
 
@@ -243,9 +243,9 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
     if (record->kind == RECORD_REQUEST && answered_soon(record))
         return enter() == MORAY_OK ? MORAY_OK : MORAY_WRONG_STATE;
     core_leave();
+    sleep_begin();
     for (;;) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
-        atomic_store_explicit(&me.lane.self->asleep, 1, memory_order_seq_cst);
         if (life_ended(record_life(record)) || should_end())
             break;
         if (until_ns && now_ns() >= until_ns) {
@@ -259,7 +259,7 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
         if (life_ended(record_life(record)) && atomic_load(&me.lane.self->wake) == seen)
             lane_bump(&me.lane.self->rescues);
     }
-    atomic_store(&me.lane.self->asleep, 0);
+    sleep_end();
     core_return();
     if (should_end() && !life_ended(record_life(record)) && me.role != ROLE_DRIVER)
         process_leave();

@@ -147,7 +147,7 @@ static bool park(void)
         uint32_t seen = atomic_load(&self->wake);
         uint64_t heads = heads_sum();
         bool work = lane_has_work(&me.lane);
-        atomic_store(&self->asleep, 1);
+        sleep_begin();
         if (!work) {
             atomic_store(&me.node->parked_deep, 1);
             work = lane_has_work(&me.lane);
@@ -160,7 +160,7 @@ static bool park(void)
             must = work && lane_has_work(&me.lane) && heads_sum() - heads < PARK_PROGRESS &&
                    atomic_load(&self->wake) == seen;
         }
-        atomic_store(&self->asleep, 0);
+        sleep_end();
     }
     atomic_store(&me.node->parked_deep, 0);
     atomic_store(&self->parked, 0);
@@ -210,7 +210,7 @@ static void rest(void)
     if (me.worker_index < 0)
         core_give();
     uint32_t seen = atomic_load(&self->wake);
-    atomic_store_explicit(&self->asleep, 1, memory_order_seq_cst);
+    sleep_begin();
     if (may_take() && !core_has()) {
         lane_bit_set(me.node->coreless, me.slot);
         can = core_is_free();
@@ -228,7 +228,7 @@ static void rest(void)
     }
     lane_bit_clear(control->idle, me.slot);
     lane_bit_clear(me.node->coreless, me.slot);
-    atomic_store(&self->asleep, 0);
+    sleep_end();
     if (atomic_load(&self->wake) == seen && process_is_orphan())
         process_end(1);
 }

@@ -23,11 +23,12 @@
 
 struct route {
     uint64_t id;
-    uint32_t node;  /* rank; UINT32_MAX: not known yet */
-    uint32_t entry; /* index + 1 in the node's table, if it is here */
-    uint32_t state; /* as the head says: enum actors_state */
+    uint32_t node;        /* rank; UINT32_MAX: not known yet */
+    uint32_t entry;       /* index + 1 in the node's table, if it is here */
+    uint32_t state;       /* as the head says: enum actors_state */
+    uint32_t pending_max; /* calls that one process may have under way */
     enum moray_code code;
-    char story[256];
+    char *story;                       /* why it is dead; NULL: it is not */
     uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
     uint32_t lent;                     /* tasks that have it as an argument */
     bool told;                         /* the head thinks that we hold it */
@@ -39,7 +40,7 @@ struct lent {
     uint32_t route, record, generation;
 };
 
-enum { STATE_DEAD = 5 }; /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
+enum { STATE_DEAD = 5, STORY_BYTES = 1024 }; /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
 
 static uint32_t entries_end;
 static uint32_t next_generation;
@@ -146,22 +147,36 @@ static void drop_holds_of(uint16_t slot)
 
 /* ---- Starting one here ---- */
 
+static struct { /* of an entry, for the agent alone */
+    uint32_t incarnation;
+    bool told_ready;
+    bool granted;   /* its resources, if it asked for some, are its own */
+    bool has_asked; /* it is known to the local scheduler */
+    struct resources need;
+    char *reason; /* why it is gone */
+} inside[NODE_ACTORS_MAX];
+
+static uint32_t next_reused;
+
+/* The dead stay to tell why, until their places are needed. */
 static uint32_t free_entry(void)
 {
-    for (uint32_t i = 0; i < entries_end; i++)
-        if (atomic_load(&entry_of(i)->ready) == ACTOR_EMPTY)
-            return i;
-    for (uint32_t i = 0; i < entries_end; i++)
-        if (atomic_load(&entry_of(i)->ready) == ACTOR_GONE &&
-            !map_get(&agent.actor_routes, entry_of(i)->id))
-            return i;
-    return entries_end < NODE_ACTORS_MAX ? entries_end++ : NODE_ACTORS_MAX;
+    if (entries_end < NODE_ACTORS_MAX)
+        return entries_end++;
+    for (uint32_t i = 0; i < NODE_ACTORS_MAX; i++) {
+        uint32_t index = next_reused++ % NODE_ACTORS_MAX;
+        if (atomic_load(&entry_of(index)->ready) != ACTOR_GONE)
+            continue;
+        route_of(entry_of(index)->id)->entry = 0;
+        return index;
+    }
+    return NODE_ACTORS_MAX;
 }
 
 static void word_to_head(const struct node_actor *entry, uint32_t incarnation, uint32_t kind,
                          uint32_t detail, enum moray_code code, const char *story)
 {
-    char bytes[sizeof(struct actor_word) + 256];
+    char bytes[sizeof(struct actor_word) + STORY_BYTES];
     struct actor_word word = {.id = entry->id,
                               .incarnation = incarnation,
                               .detail = detail,
@@ -169,12 +184,9 @@ static void word_to_head(const struct node_actor *entry, uint32_t incarnation, u
                               .node = agent.rank};
 
     memcpy(bytes, &word, sizeof(word));
-    snprintf(bytes + sizeof(word), 256, "%.255s", story);
+    snprintf(bytes + sizeof(word), STORY_BYTES, "%s", story);
     head_tell(kind, bytes, (uint32_t)(sizeof(word) + strlen(bytes + sizeof(word)) + 1));
 }
-
-static uint32_t started_incarnation[NODE_ACTORS_MAX];
-static bool told_ready[NODE_ACTORS_MAX];
 
 /* The constructor's run, as a record of the agent's: its arguments, copied; its references held. */
 static uint32_t creation_make(const struct node_actor *entry, const struct request_actor *request)
@@ -226,13 +238,21 @@ static uint32_t creation_make(const struct node_actor *entry, const struct reque
     return index;
 }
 
+/* Starts the process once the constructor's arguments are there, and the resources. */
 static void spawn(uint32_t index)
 {
     struct node_actor *entry = entry_of(index);
+    uint16_t slot = (uint16_t)atomic_load(&entry->slot);
+    uint32_t creation = atomic_load(&entry->creation);
 
-    if (!workers_spawn((uint16_t)atomic_load(&entry->slot), PROCESS_ACTOR, -1, -1, index)) {
-        atomic_store(&entry->ready, ACTOR_GONE);
-        word_to_head(entry, started_incarnation[index], HEAD_ACTOR_EXITED, 0, MORAY_DIED,
+    if (atomic_load(&entry->ready) != ACTOR_STARTING || agent.slots[slot].use != SLOT_RESERVED ||
+        !inside[index].granted ||
+        (creation != RECORD_NONE &&
+         life_state(record_life(lane_record(&agent.lane, creation))) != RECORD_QUEUED))
+        return;
+    if (!workers_spawn(slot, PROCESS_ACTOR, -1, -1, index)) {
+        agent.slots[slot].use = SLOT_RESERVED;
+        word_to_head(entry, inside[index].incarnation, HEAD_ACTOR_EXITED, 0, MORAY_DIED,
                      "its process could not be started");
     }
 }
@@ -249,63 +269,23 @@ bool actors_creation_ready(uint32_t record, uint32_t generation)
     return false;
 }
 
-static void start_here(const struct actor_word *word, const struct request_actor *request,
-                       uint32_t bytes)
+void actors_granted(uint32_t index)
 {
-    struct route *route = route_of(word->id);
-    struct node_actor *entry;
-    uint32_t index, slot;
+    inside[index].granted = true;
+    spawn(index);
+}
 
-    if (bytes < sizeof(*request) || request->class_id >= class_count ||
-        (uint64_t)sizeof(*request) + (request->name_bytes + 7) / 8 * 8 + request->argument_bytes >
-            bytes) {
-        log_error("an order to start an actor is malformed");
-        return;
+/* What it asked for by name is its own for life: the local scheduler counts it as a task that lasts. */
+static bool ask_resources(uint32_t index, struct moray_error *error)
+{
+    if (inside[index].has_asked || inside[index].granted)
+        return true;
+    if (!inside[index].need.core_parts && !inside[index].need.memory_bytes) {
+        inside[index].granted = true;
+        return true;
     }
-    if (route->entry) {
-        index = route->entry - 1;
-        entry = entry_of(index);
-    } else {
-        index = free_entry();
-        slot = workers_free_actor_slot();
-        if (index == NODE_ACTORS_MAX || !slot) {
-            struct node_actor none = {.id = word->id};
-            word_to_head(&none, word->incarnation, HEAD_ACTOR_REFUSED, 0, MORAY_BUSY,
-                         "the node has no room for a further process");
-            return;
-        }
-        entry = entry_of(index);
-        memset(entry, 0, sizeof(*entry));
-        entry->id = word->id;
-        entry->class_id = request->class_id;
-        entry->generation = ++next_generation;
-        entry->pending_max = request->pending_max;
-        entry->method_retries = request->method_retries;
-        snprintf(entry->name, sizeof(entry->name), "%.*s",
-                 (int)(request->name_bytes < 63 ? request->name_bytes : 63),
-                 (const char *)(request + 1));
-        atomic_store(&entry->slot, slot);
-        agent.slots[slot].use = SLOT_RESERVED;
-        route->entry = index + 1;
-        route->node = agent.rank;
-    }
-    started_incarnation[index] = word->incarnation;
-    told_ready[index] = false;
-    atomic_store(&entry->ready, ACTOR_STARTING);
-    atomic_store(&entry->creation, RECORD_NONE);
-    if (!classes[entry->class_id]->constructor) {
-        spawn(index);
-        return;
-    }
-    uint32_t record = creation_make(entry, request);
-    if (record == RECORD_NONE) {
-        atomic_store(&entry->ready, ACTOR_GONE);
-        word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL,
-                     "no room for its constructor's arguments");
-        return;
-    }
-    atomic_store(&entry->creation, record);
-    (void)!lane_submit(&agent.lane, record);
+    inside[index].has_asked = general_hold(index, inside[index].need, error);
+    return inside[index].has_asked;
 }
 
 /* ---- The end of one here ---- */
@@ -329,15 +309,31 @@ static void fail_call(uint32_t index, enum moray_code code, const char *story)
     }
 }
 
+static const char *reason_of(uint32_t index)
+{
+    return inside[index].reason ? inside[index].reason : "the actor is dead";
+}
+
 static void gone(uint32_t index, enum moray_code code, const char *story)
 {
     struct node_actor *entry = entry_of(index);
-    uint32_t slot = atomic_load(&entry->slot);
+    uint32_t slot = atomic_load(&entry->slot), creation = atomic_load(&entry->creation);
     uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
 
-    snprintf(entry->reason, sizeof(entry->reason), "%.199s", story);
+    char *reason = strdup(story);
+
+    free(inside[index].reason);
+    inside[index].reason = reason;
     entry->restarts_left = (int32_t)code;
     atomic_store(&entry->ready, ACTOR_GONE);
+    if (creation != RECORD_NONE) { /* the constructor has not begun, and will not */
+        atomic_store(&entry->creation, RECORD_NONE);
+        fail_call(creation, code, story);
+        lane_drop(&agent.lane, creation);
+    }
+    if (inside[index].has_asked)
+        general_let_go(index);
+    inside[index].has_asked = inside[index].granted = false;
     /* Whoever posts from now on sees that it is gone, and asks us to fail the call. */
     for (uint32_t i = 0; i < end; i++) {
         struct record *record = lane_record(&agent.lane, i);
@@ -352,6 +348,75 @@ static void gone(uint32_t index, enum moray_code code, const char *story)
         agent.slots[slot].use = SLOT_UNUSED;
 }
 
+static void start_here(const struct actor_word *word, const struct request_actor *request,
+                       uint32_t bytes)
+{
+    struct route *route = route_of(word->id);
+    struct node_actor *entry;
+    struct moray_error error;
+    uint32_t index, slot;
+
+    if (bytes < sizeof(*request) || request->class_id >= class_count ||
+        (uint64_t)sizeof(*request) + (request->name_bytes + 7) / 8 * 8 + request->argument_bytes >
+            bytes) {
+        log_error("an order to start an actor is malformed");
+        return;
+    }
+    if (route->entry) {
+        index = route->entry - 1;
+        entry = entry_of(index);
+    } else {
+        slot = workers_free_actor_slot();
+        index = slot ? free_entry() : NODE_ACTORS_MAX;
+        if (index == NODE_ACTORS_MAX) {
+            struct node_actor none = {.id = word->id};
+            word_to_head(&none, word->incarnation, HEAD_ACTOR_REFUSED, 0, MORAY_BUSY,
+                         "the node has no room for a further process");
+            return;
+        }
+        entry = entry_of(index);
+        memset(entry, 0, sizeof(*entry));
+        free(inside[index].reason);
+        memset(&inside[index], 0, sizeof(inside[index]));
+        inside[index].need =
+            (struct resources){.core_parts = request->cores, .memory_bytes = request->memory_bytes};
+        entry->id = word->id;
+        entry->class_id = request->class_id;
+        entry->generation = ++next_generation;
+        entry->pending_max = request->pending_max;
+        entry->method_retries = request->method_retries;
+        snprintf(entry->name, sizeof(entry->name), "%.*s",
+                 (int)(request->name_bytes < 63 ? request->name_bytes : 63),
+                 (const char *)(request + 1));
+        atomic_store(&entry->slot, slot);
+        agent.slots[slot].use = SLOT_RESERVED;
+        route->entry = index + 1;
+        route->node = agent.rank;
+    }
+    inside[index].incarnation = word->incarnation;
+    inside[index].told_ready = false;
+    atomic_store(&entry->ready, ACTOR_STARTING);
+    atomic_store(&entry->creation, RECORD_NONE);
+    if (!ask_resources(index, &error)) {
+        gone(index, MORAY_INVALID, error.text);
+        word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_INVALID, error.text);
+        return;
+    }
+    if (!classes[entry->class_id]->constructor) {
+        spawn(index);
+        return;
+    }
+    uint32_t record = creation_make(entry, request);
+    if (record == RECORD_NONE) {
+        gone(index, MORAY_FULL, "no room for its constructor's arguments");
+        word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL,
+                     "no room for its constructor's arguments");
+        return;
+    }
+    atomic_store(&entry->creation, record);
+    (void)!lane_submit(&agent.lane, record);
+}
+
 void actors_call_dead(uint32_t index)
 {
     struct record *record = lane_record(&agent.lane, index);
@@ -364,7 +429,7 @@ void actors_call_dead(uint32_t index)
         if (entry->generation != call->incarnation || atomic_load(&entry->slot) != call->actor)
             continue;
         if (atomic_load(&entry->ready) == ACTOR_GONE)
-            fail_call(index, (enum moray_code)entry->restarts_left, entry->reason);
+            fail_call(index, (enum moray_code)entry->restarts_left, reason_of(i));
         else /* its next process sorts by sequence; twice in the mailbox is harmless */
             (void)!lane_post(&agent.lane, (uint16_t)call->actor, index,
                              life_generation(record_life(record)), CELL_CALL, 0);
@@ -410,7 +475,8 @@ void actors_process_died(uint16_t slot, uint32_t index, int status)
 {
     struct node_actor *entry = entry_of(index);
     uint32_t ready = atomic_load(&entry->ready), creation = atomic_load(&entry->creation);
-    char how[64], story[512];
+    struct route *route = route_of(entry->id);
+    char how[64], story[STORY_BYTES];
     bool clean = wait_story(status, how, sizeof(how));
 
     agent.slots[slot].use = SLOT_RESERVED;
@@ -430,19 +496,20 @@ void actors_process_died(uint16_t slot, uint32_t index, int status)
         }
         snprintf(story, sizeof(story), "the actor's constructor failed: %s", cause);
         gone(index, code, story);
-        word_to_head(entry, started_incarnation[index], HEAD_ACTOR_FAILED, 0, code, story);
+        word_to_head(entry, inside[index].incarnation, HEAD_ACTOR_FAILED, 0, code, story);
     } else {
         snprintf(story, sizeof(story),
                  "the actor %s%s%s (process in slot %u, rank %u, host %s) %s %s",
                  classes[entry->class_id]->name, entry->name[0] ? " " : "", entry->name, slot,
                  agent.rank, agent.node->host, clean ? "has" : "was", how);
-        snprintf(entry->reason, sizeof(entry->reason), "%.199s", story);
-        word_to_head(entry, started_incarnation[index], HEAD_ACTOR_EXITED,
-                     clean && atomic_load(&entry->finish), MORAY_ACTOR_DIED, story);
-    }
-    if (creation != RECORD_NONE) {
-        atomic_store(&entry->creation, RECORD_NONE);
-        lane_drop(&agent.lane, creation);
+        if (creation != RECORD_NONE) {
+            atomic_store(&entry->creation, RECORD_NONE);
+            lane_drop(&agent.lane, creation);
+        }
+        if (route->state == STATE_DEAD) /* it was killed for good: the head has said so before */
+            gone(index, route->code, route->story ? route->story : story);
+        word_to_head(entry, inside[index].incarnation, HEAD_ACTOR_EXITED, clean, MORAY_ACTOR_DIED,
+                     story);
     }
 }
 
@@ -450,14 +517,14 @@ void actors_process_ready(void)
 {
     for (uint32_t i = 0; i < entries_end; i++) {
         struct node_actor *entry = entry_of(i);
-        if (told_ready[i] || atomic_load(&entry->ready) != ACTOR_READY)
+        if (inside[i].told_ready || atomic_load(&entry->ready) != ACTOR_READY)
             continue;
-        told_ready[i] = true;
+        inside[i].told_ready = true;
         if (atomic_load(&entry->creation) != RECORD_NONE) {
             lane_drop(&agent.lane, atomic_load(&entry->creation));
             atomic_store(&entry->creation, RECORD_NONE);
         }
-        word_to_head(entry, started_incarnation[i], HEAD_ACTOR_STARTED, atomic_load(&entry->slot),
+        word_to_head(entry, inside[i].incarnation, HEAD_ACTOR_STARTED, atomic_load(&entry->slot),
                      MORAY_OK, "");
     }
 }
@@ -481,10 +548,14 @@ static void is_now(const struct actor_word *word, const char *story)
     if (word->node != UINT32_MAX)
         route->node = word->node;
     route->code = word->code ? (enum moray_code)word->code : MORAY_ACTOR_DIED;
-    snprintf(route->story, sizeof(route->story), "%.255s", story);
+    route->pending_max = word->pending_max;
+    if (route->state == STATE_DEAD) {
+        free(route->story);
+        route->story = strdup(story);
+    }
     if (route->state == STATE_DEAD && route->entry &&
         atomic_load(&entry_of(route->entry - 1)->ready) != ACTOR_GONE &&
-        agent.slots[atomic_load(&entry_of(route->entry - 1)->slot)].use != SLOT_RUNNING)
+        agent.slots[atomic_load(&entry_of(route->entry - 1)->slot)].use == SLOT_RESERVED)
         gone(route->entry - 1, MORAY_ACTOR_DIED, story);
     if (route->node != UINT32_MAX || route->state == STATE_DEAD)
         if (route->waiting_count) {
@@ -497,6 +568,18 @@ static void is_now(const struct actor_word *word, const char *story)
             free(waiting);
         }
     (void)flush_waiting;
+}
+
+static void stop_here(uint32_t index)
+{
+    struct node_actor *entry = entry_of(index);
+    uint32_t slot = atomic_load(&entry->slot);
+
+    if (atomic_load(&entry->ready) == ACTOR_GONE || agent.slots[slot].use != SLOT_RESERVED)
+        workers_kill((uint16_t)slot, SIGKILL);
+    else /* its constructor has not begun */
+        word_to_head(entry, inside[index].incarnation, HEAD_ACTOR_EXITED, 0, MORAY_ACTOR_DIED,
+                     "it was stopped before its constructor began");
 }
 
 void actors_word(uint32_t kind, const void *bytes, uint32_t count)
@@ -523,7 +606,7 @@ void actors_word(uint32_t kind, const void *bytes, uint32_t count)
     case NODE_ACTOR_STOP:
         route = route_of(word.id);
         if (route->entry)
-            workers_kill((uint16_t)atomic_load(&entry_of(route->entry - 1)->slot), SIGKILL);
+            stop_here(route->entry - 1);
         break;
     case NODE_ACTOR_IS:
         if (more_bytes && more[more_bytes - 1] == '\0')
@@ -550,7 +633,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
     }
     route = &agent.routes[call->actor];
     if (route->state == STATE_DEAD) {
-        fail_call(index, route->code, route->story);
+        fail_call(index, route->code, route->story ? route->story : "the actor is dead");
         return;
     }
     if (route->node == UINT32_MAX) {
@@ -576,7 +659,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
     call->incarnation = entry->generation;
     atomic_fetch_and(&record->flags, (uint16_t)~RECORD_FAR_CALL);
     if (atomic_load(&entry->ready) == ACTOR_GONE)
-        fail_call(index, (enum moray_code)entry->restarts_left, entry->reason);
+        fail_call(index, (enum moray_code)entry->restarts_left, reason_of(route->entry - 1));
     else
         (void)!lane_post(&agent.lane, (uint16_t)slot, index, generation, CELL_CALL, 0);
 }
@@ -589,6 +672,18 @@ struct node_actor *actors_here(uint64_t id, uint32_t *route_index)
     return route->entry ? entry_of(route->entry - 1) : NULL;
 }
 
+enum moray_code actors_gone(uint64_t id, const char **story)
+{
+    const struct route *route = route_of(id);
+
+    if (route->entry) {
+        *story = reason_of(route->entry - 1);
+        return (enum moray_code)entry_of(route->entry - 1)->restarts_left;
+    }
+    *story = route->story ? route->story : "the actor is dead";
+    return route->state == STATE_DEAD ? route->code : MORAY_ACTOR_DIED;
+}
+
 uint32_t actors_route(uint64_t id)
 {
     return (uint32_t)(route_of(id) - agent.routes);
@@ -599,7 +694,9 @@ uint32_t actors_route(uint64_t id)
 static void answer_where(uint32_t index, const moray_actor *actor)
 {
     struct route *route = route_of(id_of(actor));
-    struct answer_actor answer = {.actor = *actor, .table = (uint32_t)(route - agent.routes)};
+    struct answer_actor answer = {.actor = *actor,
+                                  .table = (uint32_t)(route - agent.routes),
+                                  .pending_max = route->pending_max};
 
     if (route->entry) {
         struct node_actor *entry = entry_of(route->entry - 1);
@@ -628,6 +725,7 @@ static void forward_new(uint32_t index, const void *bytes, uint32_t count)
     memcpy(whole + count, &handle, sizeof(handle));
     route->holders[home / 64] |= (uint64_t)1 << home % 64;
     route->told = true;
+    route->pending_max = ((const struct request_actor *)bytes)->pending_max;
     head_ask(index, REQUEST_ACTOR_NEW, whole, count + (uint32_t)sizeof(handle));
     free(whole);
 }
@@ -679,8 +777,14 @@ void node_actors_tick(void)
 
 void node_actors_end(void)
 {
-    for (uint32_t i = 0; i < agent.route_count; i++)
+    for (uint32_t i = 0; i < agent.route_count; i++) {
         free(agent.routes[i].waiting);
+        free(agent.routes[i].story);
+    }
+    for (uint32_t i = 0; i < entries_end; i++) {
+        free(inside[i].reason);
+        inside[i].reason = NULL;
+    }
     free(agent.routes);
     free(agent.lents);
     agent.routes = NULL;

@@ -28,7 +28,6 @@ struct node_actor {
     int32_t restarts_left, method_retries;
     uint64_t id; /* the GCS's */
     char name[64];
-    char reason[200]; /* why it is gone */
 };
 
 static inline struct node_actor *node_actor(uint32_t index)

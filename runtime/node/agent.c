@@ -158,6 +158,7 @@ static int sleep_ms(void)
     until = soonest(until, agent.chaos_next_ns ? agent.chaos_next_ns : UINT64_MAX);
     until = soonest(until, output_next_ns(agent.output));
     until = soonest(until, general_deadline());
+    until = soonest(until, head_deadline());
     until = soonest(until, remote_deadline());
     if (agent.unjudged || agent.ready_overflow_count)
         until = soonest(until, agent.now_ns + TIME_NS_PER_MS);
@@ -363,7 +364,8 @@ static void collect_all(void)
     for (int round = 0; round < 3; round++) {
         turn();
         for (uint32_t slot = 1; slot < agent.slot_count; slot++) {
-            enum lane_slot_kind kind = (enum lane_slot_kind)atomic_load(&agent.lane.slots[slot].kind);
+            enum lane_slot_kind kind =
+                (enum lane_slot_kind)atomic_load(&agent.lane.slots[slot].kind);
             if (!atomic_load(&agent.lane.slots[slot].freed))
                 continue;
             if (lane_attach(&lane, agent.lane.control, (uint16_t)slot, kind, agent_wake_slot,

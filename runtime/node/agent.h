@@ -30,6 +30,7 @@
 #include "node/output.h"
 #include "node/topology.h"
 #include "node/zygote.h"
+#include "sched/policy/resources.h"
 
 struct local;
 struct head;
@@ -157,7 +158,7 @@ void actors_process_ready(void);
 void actors_call_far(uint32_t index, uint32_t generation);
 void actors_call_dead(uint32_t index);    /* a call in the hands of a dead actor process */
 bool actors_running_dead(uint32_t index); /* it ran; returns whether it was dealt with */
-void actors_posts_after_repair(void);
+void actors_granted(uint32_t index);      /* it has the resources that it asked for */
 bool actors_creation_ready(uint32_t index, uint32_t generation);
 void node_actors_tick(void);
 void node_actors_end(void);
@@ -172,12 +173,17 @@ void general_tick(void);
 uint64_t general_deadline(void);
 bool general_possible(const struct request_need *need, struct moray_error *error);
 void general_end(void);
+/** Resources that actor `index` of this node holds for life; actors_granted() comes when it has them.
+ *  Errors: false, with the story, if the node could never give them. */
+bool general_hold(uint32_t index, struct resources need, struct moray_error *error);
+void general_let_go(uint32_t index);
 
 /* ---- head.c: rank 0 ---- */
 /** A request of any rank to the GCS; answered by head_reply at once or later. */
 void head_request(uint32_t rank, uint64_t token, uint32_t kind, const void *bytes, uint32_t count);
 bool head_start(struct moray_error *error);
 void head_tick(void);
+uint64_t head_deadline(void);
 void head_end(void);
 /** Sends a request to the GCS, from this rank, for record `index` (RUNNING by slot 0). */
 void head_ask(uint32_t index, uint32_t kind, const void *bytes, uint32_t count);

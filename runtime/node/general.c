@@ -28,6 +28,8 @@ struct general { /* a task in the local scheduler */
 static struct map known; /* record -> index + 1 in tasks */
 static struct general *tasks;
 static uint32_t task_count, task_capacity;
+static uint32_t actors_waiting;                /* for their resources */
+static uint32_t actors_asked[NODE_ACTORS_MAX]; /* how often, so that no id comes twice; odd: now */
 static uint64_t next_lane_ns;
 
 enum { LOOK_NS = 500000 };
@@ -93,6 +95,46 @@ bool general_possible(const struct request_need *need, struct moray_error *error
     struct resources asked = {.core_parts = need->cores ? need->cores : 10000,
                               .memory_bytes = need->memory_bytes};
     return remote_possible(asked, need->on_rank, error);
+}
+
+enum { ID_OF_ACTOR = 1u << 31 };
+
+static uint64_t id_of_actor(uint32_t index)
+{
+    return (uint64_t)actors_asked[index] << 32 | ID_OF_ACTOR | index;
+}
+
+bool general_hold(uint32_t index, struct resources need, struct moray_error *error)
+{
+    actors_asked[index] += 1;
+    struct local_task task = {.id = id_of_actor(index), .need = need, .place = LOCAL_HERE};
+
+    if (local_submit(agent.local, &task, error) != MORAY_OK) {
+        actors_asked[index] += 1;
+        return false;
+    }
+    actors_waiting++;
+    return true;
+}
+
+void general_let_go(uint32_t index)
+{
+    if (local_cancel(agent.local, id_of_actor(index)))
+        actors_waiting--;
+    else
+        local_done(agent.local, id_of_actor(index));
+    actors_asked[index] += 1;
+}
+
+static void grant(uint64_t id)
+{
+    uint32_t index = (uint32_t)id & ~(uint32_t)ID_OF_ACTOR;
+
+    actors_waiting--;
+    if (index < NODE_ACTORS_MAX && id_of_actor(index) == id)
+        actors_granted(index);
+    else
+        local_done(agent.local, id);
 }
 
 void general_take(uint32_t index, uint32_t generation)
@@ -271,6 +313,10 @@ void general_actions(void)
     }
     lend_cores();
     while (local_next(agent.local, &action)) {
+        if (action.kind == LOCAL_RUN && ((uint32_t)action.task & ID_OF_ACTOR)) {
+            grant(action.task);
+            continue;
+        }
         uint64_t *at = map_get(&known, (uint32_t)action.task - 1);
         switch (action.kind) {
         case LOCAL_RUN:
@@ -360,7 +406,7 @@ void general_tick(void)
     struct local_lane lane;
 
     /* Only where general tasks or other nodes make it matter. */
-    if (!agent.worker_count || (!task_count && agent.rank_count == 1))
+    if (!agent.worker_count || (!task_count && !actors_waiting && agent.rank_count == 1))
         return;
     if (agent.now_ns - looked_ns < LOOK_NS && agent.now_ns < next_lane_ns)
         return;
@@ -372,7 +418,7 @@ void general_tick(void)
 
 uint64_t general_deadline(void)
 {
-    if (unassigned_count || (task_count && agent.worker_count))
+    if (unassigned_count || ((task_count || actors_waiting) && agent.worker_count))
         return agent.now_ns + TIME_NS_PER_MS;
     return agent.rank_count > 1 && agent.worker_count && agent.local ? next_lane_ns : UINT64_MAX;
 }

@@ -398,6 +398,11 @@ bool head_start(struct moray_error *error)
                                &agent.head->actors, error) == MORAY_OK;
 }
 
+uint64_t head_deadline(void)
+{
+    return agent.head ? actors_deadline(agent.head->actors) : UINT64_MAX;
+}
+
 void head_tick(void)
 {
     if (!agent.head)

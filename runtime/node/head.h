@@ -21,6 +21,7 @@ enum head_word {
 struct actor_word {
     uint64_t id;
     uint32_t incarnation, detail, code, node;
+    uint32_t pending_max, reserved;
 };
 
 void head_reply(uint32_t rank, uint64_t token, enum moray_code code, const void *bytes,

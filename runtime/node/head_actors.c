@@ -95,6 +95,7 @@ void head_actor_actions(void)
             word.detail = action.line.state;
             word.node = action.line.node;
             word.code = (uint32_t)action.line.code;
+            word.pending_max = action.line.pending_max;
             send_word(action.rank, NODE_ACTOR_IS, &word, action.line.story,
                       strlen(action.line.story) + 1);
             break;

@@ -64,6 +64,8 @@ void remote_word(uint32_t rank, uint32_t kind, const void *bytes, uint32_t count
 
 /* actors.c, for calls that come from other ranks */
 struct node_actor *actors_here(uint64_t id, uint32_t *route);
+/** Why an actor takes no calls here: the code and the story for them. */
+enum moray_code actors_gone(uint64_t id, const char **story);
 uint32_t actors_route(uint64_t id);
 void _exit_job(int status) __attribute__((noreturn));
 struct local_lane;

@@ -234,10 +234,9 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
         return;
     }
     if (kind == ITEM_CALL && !(actor = actor_of(task))) {
-        uint32_t route;
-        actor = actors_here(task->actor, &route);
-        answer_failed(rank, task, MORAY_ACTOR_DIED,
-                      actor && actor->reason[0] ? actor->reason : "the actor is dead");
+        const char *story;
+        enum moray_code code = actors_gone(task->actor, &story);
+        answer_failed(rank, task, code, story);
         return;
     }
     count = (uint32_t)__builtin_popcount(task->reference_mask);

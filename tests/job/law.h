@@ -57,7 +57,7 @@ static unsigned law_number;
 
 /* A call gave this code; else the code it gave and the story are told. */
 #define DEMAND_CODE(call, want) law_code(__FILE__, __LINE__, #call, call, want)
-#define DEMAND_OK(call) DEMAND_CODE(call, MORAY_OK)
+#define DEMAND_OK(call) law_code(__FILE__, __LINE__, #call, call, MORAY_OK)
 
 /* A story names something. */
 #define DEMAND_NAMES(story, word)                            \
@@ -108,7 +108,7 @@ static inline void law_code(const char *file, int line, const char *call, enum m
     if (got == want)
         return;
     moray_last(&story);
-    snprintf(text, sizeof(text), "%s:%d: %s: gave %s, not %s\nlast story: %s", file, line, call,
+    snprintf(text, sizeof(text), "%s:%d: %.300s: gave %s, not %s\nlast story: %s", file, line, call,
              moray_code_name(got), moray_code_name(want), story);
     law_end(text);
 }

@@ -1,0 +1,753 @@
+/**
+ * Actors: semantics.md 23 to 25, 27 to 30, 33 and 34, on every node of the job.
+ */
+#include "law.h"
+
+static int64_t counted(const char *key)
+{
+    int64_t sum = 0;
+
+    if (moray_kv_add("law", key, 0, &sum) != MORAY_OK)
+        return -1;
+    return sum;
+}
+
+static int64_t count(const char *key)
+{
+    int64_t sum = -1;
+    moray_kv_add("law", key, 1, &sum);
+    return sum;
+}
+
+static bool count_becomes(const char *key, int64_t want)
+{
+    for (uint64_t until = law_ms() + 5000; law_ms() < until; law_sleep_ms(5))
+        if (counted(key) == want)
+            return true;
+    return false;
+}
+
+typedef struct {
+    char text[24];
+} word;
+
+static word say(const char *text)
+{
+    word w = {""};
+    snprintf(w.text, sizeof(w.text), "%s", text);
+    return w;
+}
+
+static word say_number(const char *text, int number)
+{
+    word w = {""};
+    snprintf(w.text, sizeof(w.text), "%s %d", text, number);
+    return w;
+}
+
+MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
+{
+    law_sleep_ms(ms);
+    return value;
+}
+
+/* ---- Classes ---- */
+
+enum { LOG_MAX = 256 };
+typedef struct {
+    int32_t count;
+    int32_t values[LOG_MAX];
+} list;
+
+MORAY_ACTOR(diary, (list, log));
+MORAY_METHOD(int32_t, diary, note, (int32_t, value))
+{
+    if (self->log.count < LOG_MAX)
+        self->log.values[self->log.count++] = value;
+    return self->log.count;
+}
+MORAY_METHOD(list, diary, read)
+{
+    return self->log;
+}
+MORAY_METHOD(int32_t, diary, note_slowly, (int32_t, ms), (int32_t, value))
+{
+    law_sleep_ms(ms);
+    self->log.values[self->log.count++] = value;
+    return self->log.count;
+}
+MORAY_METHOD(int32_t, diary, fails, (int32_t, value))
+{
+    moray_fail(MORAY_FAILED, "%d is not a value", value);
+    return 0;
+}
+MORAY_METHOD(int32_t, diary, dies, (int32_t, signal))
+{
+    if (signal == 0)
+        exit(5);
+    raise(signal);
+    return 0;
+}
+MORAY_METHOD(int64_t, diary, where)
+{
+    (void)self;
+    return (int64_t)getpid() << 8 | moray_rank();
+}
+/* Notes before it dies, in the attempts below `good`. */
+MORAY_METHOD(int32_t, diary, dies_until, (word, key), (int32_t, good))
+{
+    int64_t run = count(key.text);
+    if (run < good)
+        raise(SIGKILL);
+    return self->log.values[self->log.count++] = (int32_t)run;
+}
+MORAY_METHOD(int32_t, diary, counts, (word, key), (int32_t, value))
+{
+    count(key.text);
+    self->log.values[self->log.count++] = value;
+    return value;
+}
+
+MORAY_TASK(int32_t, notes, (diary_actor, actor), (int32_t, value))
+{
+    return moray_take_as(int32_t, moray_call(diary_note, actor, value));
+}
+
+MORAY_ACTOR(keeper, (diary_actor, mine));
+MORAY_METHOD(int32_t, keeper, take, (diary_actor, actor))
+{
+    self->mine = actor;
+    return (int32_t)moray_actor_hold(actor);
+}
+MORAY_METHOD(int32_t, keeper, note, (int32_t, value))
+{
+    return moray_take_as(int32_t, moray_call(diary_note, self->mine, value));
+}
+MORAY_METHOD(int32_t, keeper, drop)
+{
+    return (int32_t)moray_actor_release(self->mine);
+}
+
+MORAY_ACTOR(built, (int32_t, value), (word, key));
+MORAY_CONSTRUCTOR(built, (word, key), (int32_t, value))
+{
+    self->key = key;
+    self->value = value;
+    count(key.text);
+    if (value < 0)
+        moray_fail(MORAY_NOT_FOUND, "no actor of value %d", value);
+}
+MORAY_METHOD(int32_t, built, value)
+{
+    return self->value;
+}
+MORAY_METHOD(int32_t, built, add, (int32_t, by))
+{
+    return self->value += by;
+}
+MORAY_METHOD(int32_t, built, dies, (int32_t, how))
+{
+    (void)self;
+    if (how == 0)
+        exit(0);
+    if (how < 0)
+        exit(-how);
+    raise(how);
+    return 0;
+}
+MORAY_DESTRUCTOR(built)
+{
+    char key[40];
+    snprintf(key, sizeof(key), "%s ended", self->key.text);
+    count(key);
+}
+
+MORAY_TASK(int32_t, makes_and_uses, (int32_t, value))
+{
+    diary_actor actor = moray_new(diary);
+    int32_t sum = moray_take_as(int32_t, moray_call(diary_note, actor, value));
+    moray_actor_release(actor);
+    return sum;
+}
+
+static diary_actor diary_on(int node)
+{
+    diary_actor actor = moray_new_with((.on_rank = on_node(node)), diary);
+    DEMAND(actor.handle.node != 0);
+    return actor;
+}
+
+/* ---- 23 ---- */
+
+static void calls_run_in_the_order_of_submission(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor = diary_on(node);
+        for (int i = 0; i < 200; i++)
+            DEMAND_OK(moray_release(moray_call(diary_note, actor, i)));
+        list log = moray_take_as(list, moray_call(diary_read, actor));
+        DEMAND_SAME(log.count, 200);
+        for (int i = 0; i < 200; i++)
+            DEMAND_SAME(log.values[i], i);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void a_call_that_waits_holds_back_its_submitters_later_ones(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor = diary_on(node);
+        moray_ref slow = moray_call(after, 300, 2);
+        moray_ref one = moray_call(diary_note, actor, 1);
+        moray_ref two = moray_call(diary_note, actor, slow);
+        moray_ref three = moray_call(diary_note, actor, 3);
+        /* another submitter's call is not held back */
+        moray_ref other = moray_call(notes, actor, 100);
+        DEMAND_SAME(moray_take_as(int32_t, other), 2);
+        DEMAND_SAME(moray_take_as(int32_t, one), 1);
+        DEMAND_SAME(moray_take_as(int32_t, two), 3);
+        DEMAND_SAME(moray_take_as(int32_t, three), 4);
+        list log = moray_take_as(list, moray_call(diary_read, actor));
+        DEMAND_SAME(log.count, 4);
+        DEMAND_SAME(log.values[0], 1);
+        DEMAND_SAME(log.values[1], 100);
+        DEMAND_SAME(log.values[2], 2);
+        DEMAND_SAME(log.values[3], 3);
+        DEMAND_OK(moray_release(slow));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void calls_of_several_submitters_run_one_at_a_time(void)
+{
+    diary_actor actor = diary_on(1);
+    moray_ref refs[50];
+
+    for (int i = 0; i < 50; i++)
+        refs[i] = moray_call(notes, actor, i);
+    for (int i = 0; i < 50; i++)
+        DEMAND(moray_take_as(int32_t, refs[i]) >= 1);
+    list log = moray_take_as(list, moray_call(diary_read, actor));
+    bool seen[50] = {false};
+    DEMAND_SAME(log.count, 50);
+    for (int i = 0; i < 50; i++) {
+        DEMAND(!seen[log.values[i]]);
+        seen[log.values[i]] = true;
+    }
+    DEMAND_OK(moray_actor_release(actor));
+}
+
+struct submitter {
+    diary_actor actor;
+    int first;
+    bool ok;
+};
+
+static void *submit_some(void *context)
+{
+    struct submitter *s = context;
+
+    s->ok = true;
+    for (int i = 0; i < 50; i++)
+        s->ok = s->ok && moray_release(moray_call(diary_note, s->actor, s->first + i)) == MORAY_OK;
+    int32_t value;
+    moray_ref last = moray_call(diary_note, s->actor, s->first + 50);
+    s->ok = s->ok && moray_get(last, &value, 10000) == MORAY_OK && moray_release(last) == MORAY_OK;
+    return NULL;
+}
+
+static void each_thread_of_the_driver_is_a_submitter(void)
+{
+    diary_actor actor = diary_on(0);
+    struct submitter submitters[4];
+    pthread_t threads[4];
+    int next[4] = {0};
+    moray_ref slow = moray_call(after, 1000, -1), held = moray_call(diary_note, actor, slow);
+
+    for (int i = 0; i < 4; i++) {
+        submitters[i] = (struct submitter){actor, i * 1000, false};
+        DEMAND(pthread_create(&threads[i], NULL, submit_some, &submitters[i]) == 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        DEMAND(submitters[i].ok);
+    }
+    list log = moray_take_as(list, moray_call(diary_read, actor));
+    DEMAND_SAME(log.count, 205);
+    DEMAND_SAME(log.values[204], -1); /* it waited, and held the others' calls not back */
+    log.count--;
+    for (int i = 0; i < 204; i++)
+        DEMAND_SAME(log.values[i] % 1000, next[log.values[i] / 1000]++);
+    DEMAND_SAME(moray_take_as(int32_t, held), 205);
+    DEMAND_OK(moray_release(slow));
+    DEMAND_OK(moray_actor_release(actor));
+}
+
+/* ---- 24 ---- */
+
+static void state_lasts_and_handles_travel(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor = diary_on(node);
+        keeper_actor box = moray_new_with((.on_rank = on_node(node + 1)), keeper);
+        for (int i = 0; i < node_count(); i++) {
+            moray_ref ref = moray_call_with((.on_rank = on_node(i)), notes, actor, i);
+            DEMAND_SAME(moray_take_as(int32_t, ref), i + 1);
+        }
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(keeper_take, box, actor)), 0);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(keeper_note, box, 7)), node_count() + 1);
+        DEMAND_OK(moray_actor_release(actor)); /* the keeper has it still */
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(keeper_note, box, 8)), node_count() + 2);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(keeper_drop, box)), 0);
+        DEMAND_OK(moray_actor_release(box));
+    }
+    moray_ref inside[4];
+    for (int i = 0; i < 4; i++)
+        inside[i] = moray_call_with((.on_rank = on_node(i)), makes_and_uses, i);
+    for (int i = 0; i < 4; i++)
+        DEMAND_SAME(moray_take_as(int32_t, inside[i]), 1);
+}
+
+static void a_task_lends_its_handle_until_it_ends(void)
+{
+    diary_actor actor = diary_on(0);
+    moray_ref slow = moray_call(after, 200, 5);
+    moray_ref pending = moray_call(notes, actor, slow);
+
+    DEMAND_OK(moray_release(slow));
+    DEMAND_OK(moray_actor_release(actor)); /* the pending task has it still */
+    DEMAND_SAME(moray_take_as(int32_t, pending), 1);
+}
+
+/* ---- 25 ---- */
+
+static void a_methods_error_leaves_the_actor_usable(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor = diary_on(node);
+        moray_ref bad = moray_call(diary_fails, actor, 13);
+        moray_ref good = moray_call(diary_note, actor, 1);
+        DEMAND_CODE(moray_get_bytes(bad, NULL, 0, 0), MORAY_FAILED);
+        DEMAND_NAMES(moray_error(bad), "method diary_fails");
+        DEMAND_NAMES(moray_error(bad), "13 is not a value");
+        DEMAND_SAME(moray_take_as(int32_t, good), 1);
+        /* an argument that failed: the call does not run, the actor goes on */
+        moray_ref upstream = moray_call(diary_note, actor, bad);
+        DEMAND_CODE(moray_get_bytes(upstream, NULL, 0, 0), MORAY_UPSTREAM);
+        DEMAND_NAMES(moray_error(upstream), "13 is not a value");
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 2)), 2);
+        DEMAND_OK(moray_release(bad));
+        DEMAND_OK(moray_release(upstream));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void a_constructors_error_makes_every_call_fail_with_it(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        built_actor actor =
+            moray_new_with((.on_rank = on_node(node), .restarts = 3), built, say("25"), -4);
+        moray_ref first = moray_call(built_value, actor);
+        DEMAND_CODE(moray_get_bytes(first, NULL, 0, 5000), MORAY_NOT_FOUND);
+        DEMAND_NAMES(moray_error(first), "no actor of value -4");
+        moray_ref later = moray_call(built_value, actor);
+        DEMAND_CODE(moray_get_bytes(later, NULL, 0, 5000), MORAY_NOT_FOUND);
+        DEMAND_NAMES(moray_error(later), "no actor of value -4");
+        DEMAND_NAMES(moray_error(later), "constructor");
+        DEMAND_OK(moray_release(first));
+        DEMAND_OK(moray_release(later));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void a_constructor_waits_for_its_arguments(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref slow = moray_call(after, 100, 6);
+        built_actor actor =
+            moray_new_with((.on_rank = on_node(node)), built, say_number("waits", node), slow);
+        DEMAND_OK(moray_release(slow));
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(built_value, actor)), 6);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+/* ---- 27 ---- */
+
+MORAY_TASK(int32_t, meets, (int32_t, others))
+{
+    uint64_t until = law_ms() + 5000;
+
+    atomic_fetch_add(&shared[2], 1);
+    while (atomic_load(&shared[2]) < others && law_ms() < until)
+        law_sleep_ms(1);
+    return (int32_t)atomic_load(&shared[2]);
+}
+
+static void an_idle_actor_holds_no_core(void)
+{
+    enum { MANY = 20 };
+    diary_actor actors[MANY];
+    int workers = moray_workers() / node_count();
+    moray_ref together[64];
+
+    for (int i = 0; i < MANY; i++)
+        actors[i] = moray_new(diary);
+    for (int i = 0; i < MANY; i++)
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actors[i], i)), 1);
+    /* all workers of a node run tasks at the same time */
+    for (int i = 0; i < workers; i++)
+        together[i] = moray_call_with((.on_rank = on_node(0)), meets, workers);
+    for (int i = 0; i < workers; i++)
+        DEMAND_SAME(moray_take_as(int32_t, together[i]), workers);
+    for (int i = 0; i < MANY; i++)
+        DEMAND_OK(moray_actor_release(actors[i]));
+}
+
+static void resources_asked_for_are_held_for_life(void)
+{
+    int workers = moray_workers() / node_count();
+    diary_actor actor = moray_new_with((.cores = workers, .on_rank = on_node(0)), diary);
+    diary_actor bad;
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 1);
+    moray_ref waits = moray_call_with((.cores = workers, .on_rank = on_node(0)), after, 0, 5);
+    DEMAND_CODE(moray_get_bytes(waits, NULL, 0, 300), MORAY_TIMEOUT);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 2);
+    DEMAND_OK(moray_actor_release(actor));
+    DEMAND_OK(moray_get_bytes(waits, NULL, 0, 5000));
+    DEMAND_OK(moray_release(waits));
+    bad = moray_new_with((.cores = 5000), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    bad = moray_new_with((.cores = -1), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    bad = moray_new_with((.resource = "gpu"), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "gpu");
+    bad = moray_new_with((.restarts = -2), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    bad = moray_new_with((.on_rank = 99), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    bad = moray_new_with((.memory = (uint64_t)1 << 50), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    bad = moray_new_with((.get_if_exists = 1), diary);
+    DEMAND(bad.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    /* using the null handle tells the story */
+    moray_ref none = moray_call(diary_note, bad, 1);
+    DEMAND(none.owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+}
+
+/* ---- 28 ---- */
+
+static void more_calls_than_the_limit_are_refused(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor = moray_new_with((.pending_max = 3, .on_rank = on_node(node)), diary);
+        moray_ref refs[10];
+        int refused = 0, taken = 0;
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 1);
+        for (int i = 0; i < 10; i++) {
+            moray_ref ref = moray_call(diary_note_slowly, actor, 30, i);
+            if (ref.owner)
+                refs[taken++] = ref;
+            else {
+                DEMAND_SAME(moray_last(NULL), MORAY_BUSY);
+                DEMAND_NAMES(last_story(), "pending_max");
+                refused++;
+            }
+        }
+        DEMAND(taken >= 3 && taken <= 4); /* one may have begun */
+        DEMAND_SAME(refused + taken, 10);
+        for (int i = 0; i < taken; i++)
+            DEMAND_SAME(moray_take_as(int32_t, refs[i]), i + 2);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), taken + 2);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+/* ---- 29, 30 ---- */
+
+static void a_death_without_restarts_fails_all_calls_with_the_reason(void)
+{
+    static const struct {
+        int how;
+        const char *told;
+    } deaths[] = {{SIGKILL, "SIGKILL"}, {SIGSEGV, "SIGSEGV"}, {0, "exit(5)"}};
+
+    for (int node = 0; node < node_count(); node++)
+        for (size_t i = 0; i < COUNT_OF(deaths); i++) {
+            diary_actor actor = diary_on(node);
+            DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 1);
+            moray_ref slow = moray_call(after, 100, 1);
+            moray_ref under_way = moray_call(diary_dies, actor, deaths[i].how);
+            moray_ref queued = moray_call(diary_note, actor, 2);
+            moray_ref waiting = moray_call(diary_note, actor, slow);
+            DEMAND_CODE(moray_get_bytes(under_way, NULL, 0, 5000), MORAY_ACTOR_DIED);
+            DEMAND_CODE(moray_get_bytes(queued, NULL, 0, 5000), MORAY_ACTOR_DIED);
+            DEMAND_CODE(moray_get_bytes(waiting, NULL, 0, 5000), MORAY_ACTOR_DIED);
+            moray_ref later = moray_call(diary_note, actor, 4);
+            DEMAND_CODE(moray_get_bytes(later, NULL, 0, 5000), MORAY_ACTOR_DIED);
+            DEMAND_NAMES(moray_error(queued), deaths[i].told);
+            DEMAND_NAMES(moray_error(later), deaths[i].told);
+            DEMAND_NAMES(moray_error(later), "diary");
+            DEMAND_OK(moray_release(slow));
+            DEMAND_OK(moray_release(under_way));
+            DEMAND_OK(moray_release(queued));
+            DEMAND_OK(moray_release(waiting));
+            DEMAND_OK(moray_release(later));
+            DEMAND_OK(moray_actor_release(actor));
+        }
+}
+
+static void with_restarts_it_starts_again_from_its_constructor(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        word key = say_number("29", node);
+        built_actor actor =
+            moray_new_with((.restarts = 2, .on_rank = on_node(node)), built, key, 40);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, actor, 2)), 42);
+        for (int life = 1; life <= 2; life++) {
+            moray_ref dies = moray_call(built_dies, actor, life == 1 ? SIGKILL : -3);
+            DEMAND_CODE(moray_get_bytes(dies, NULL, 0, 5000), MORAY_ACTOR_DIED);
+            DEMAND_OK(moray_release(dies));
+            /* even if no call is pending */
+            DEMAND(count_becomes(key.text, life + 1));
+            DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, actor, 1)), 41);
+        }
+        /* none left */
+        moray_ref dies = moray_call(built_dies, actor, SIGKILL);
+        DEMAND_CODE(moray_get_bytes(dies, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_OK(moray_release(dies));
+        moray_ref later = moray_call(built_value, actor);
+        DEMAND_CODE(moray_get_bytes(later, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_OK(moray_release(later));
+        DEMAND_SAME(counted(key.text), 3);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void queued_calls_run_after_a_restart(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor =
+            moray_new_with((.restarts = MORAY_ENDLESS, .on_rank = on_node(node)), diary);
+        moray_ref refs[20];
+        moray_ref dies = moray_call(diary_dies, actor, SIGKILL);
+        for (int i = 0; i < 20; i++)
+            refs[i] = moray_call(diary_note, actor, i);
+        DEMAND_CODE(moray_get_bytes(dies, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        for (int i = 0; i < 20; i++)
+            DEMAND_SAME(moray_take_as(int32_t, refs[i]), i + 1);
+        list log = moray_take_as(list, moray_call(diary_read, actor));
+        DEMAND_SAME(log.count, 20);
+        for (int i = 0; i < 20; i++)
+            DEMAND_SAME(log.values[i], i);
+        DEMAND_OK(moray_release(dies));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void a_call_under_way_is_run_at_most_once(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        word key = say_number("30", node);
+        diary_actor actor = moray_new_with((.restarts = 5, .on_rank = on_node(node)), diary);
+        moray_ref once = moray_call(diary_dies_until, actor, key, 100);
+        DEMAND_CODE(moray_get_bytes(once, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 1);
+        DEMAND_SAME(counted(key.text), 1);
+        DEMAND_OK(moray_release(once));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void with_method_retries_no_call_is_lost_and_order_holds(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        word key = say_number("30r", node), each[30];
+        diary_actor actor = moray_new_with(
+            (.restarts = MORAY_ENDLESS, .method_retries = 3, .on_rank = on_node(node)), diary);
+        moray_ref refs[30];
+        for (int i = 0; i < 30; i++) {
+            snprintf(each[i].text, sizeof(each[i].text), "30r %d %d", node, 100 + i);
+            refs[i] = i == 10 || i == 20 ? moray_call(diary_dies_until, actor, key, i == 10 ? 3 : 5)
+                                         : moray_call(diary_counts, actor, each[i], i);
+        }
+        for (int i = 0; i < 30; i++) {
+            int32_t value = moray_take_as(int32_t, refs[i]);
+            DEMAND_SAME(value, i == 10 ? 3 : i == 20 ? 5 : i);
+            /* what had finished is not run again */
+            if (i != 10 && i != 20)
+                DEMAND_SAME(counted(each[i].text), 1);
+        }
+        /* the last life has what came after the last death, in order */
+        list log = moray_take_as(list, moray_call(diary_read, actor));
+        DEMAND_SAME(log.count, 10);
+        DEMAND_SAME(log.values[0], 5);
+        for (int i = 1; i < 10; i++)
+            DEMAND_SAME(log.values[i], 20 + i);
+        /* beyond its retries a call fails, and the others go on */
+        word last = say_number("30f", node);
+        moray_ref dies = moray_call(diary_dies_until, actor, last, 100);
+        moray_ref goes_on = moray_call(diary_note, actor, 1);
+        DEMAND_CODE(moray_get_bytes(dies, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_SAME(counted(last.text), 4);
+        DEMAND_SAME(moray_take_as(int32_t, goes_on), 1);
+        DEMAND_OK(moray_release(dies));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+/* ---- 33 ---- */
+
+static void the_last_handle_ends_it_after_its_queued_calls(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        word key = say_number("33", node);
+        built_actor actor =
+            moray_new_with((.restarts = 5, .on_rank = on_node(node)), built, key, 1);
+        moray_ref refs[10];
+        char ended[40];
+        for (int i = 0; i < 10; i++)
+            refs[i] = moray_call(built_add, actor, 1);
+        DEMAND_OK(moray_actor_release(actor));
+        DEMAND_CODE(moray_actor_release(actor), MORAY_STALE);
+        for (int i = 0; i < 10; i++)
+            DEMAND_SAME(moray_take_as(int32_t, refs[i]), i + 2);
+        snprintf(ended, sizeof(ended), "%s ended", key.text);
+        DEMAND(count_becomes(ended, 1));
+        law_sleep_ms(100);
+        DEMAND_SAME(counted(key.text), 1); /* a clean end is not restarted */
+    }
+}
+
+static void a_clean_exit_is_never_restarted(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        word key = say_number("33e", node);
+        built_actor actor =
+            moray_new_with((.restarts = 5, .on_rank = on_node(node)), built, key, 1);
+        moray_ref exits = moray_call(built_dies, actor, 0);
+        DEMAND_CODE(moray_get_bytes(exits, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        moray_ref later = moray_call(built_value, actor);
+        DEMAND_CODE(moray_get_bytes(later, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_SAME(counted(key.text), 1);
+        DEMAND_OK(moray_release(exits));
+        DEMAND_OK(moray_release(later));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
+static void kill_is_at_once_and_restarts_if_allowed(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        word key = say_number("33k", node);
+        char ended[40];
+        uint64_t begin = law_ms();
+        built_actor actor =
+            moray_new_with((.restarts = 5, .on_rank = on_node(node)), built, key, 1);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, actor, 5)), 6);
+        DEMAND_OK(moray_kill(actor, 1));
+        DEMAND(count_becomes(key.text, 2));
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(built_value, actor)), 1);
+        DEMAND_OK(moray_kill(actor, 0));
+        moray_ref later = moray_call(built_value, actor);
+        DEMAND_CODE(moray_get_bytes(later, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_NAMES(moray_error(later), "kill");
+        DEMAND_OK(moray_kill(actor, 0)); /* killing the dead is no error */
+        DEMAND_OK(moray_release(later));
+        DEMAND_OK(moray_actor_release(actor));
+        snprintf(ended, sizeof(ended), "%s ended", key.text);
+        DEMAND_SAME(counted(ended), 0); /* no destructor */
+        DEMAND_SAME(counted(key.text), 2);
+        DEMAND(law_ms() - begin < 3000);
+    }
+}
+
+/* ---- 34 ---- */
+
+static void names_are_unique_and_free_again_after_death(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor one = moray_new_with((.name = "the one", .on_rank = on_node(node)), diary);
+        DEMAND(one.handle.node != 0);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, one, 1)), 1);
+        diary_actor two = moray_new_with((.name = "the one"), diary);
+        DEMAND(two.handle.node == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_EXISTS);
+        DEMAND_NAMES(last_story(), "the one");
+        diary_actor found = moray_actor_named(diary, "the one");
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, found, 2)), 2);
+        diary_actor again = moray_new_with((.name = "the one", .get_if_exists = 1), diary);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, again, 3)), 3);
+        keeper_actor wrong = moray_actor_named(keeper, "the one");
+        DEMAND(wrong.handle.node == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_WRONG_TYPE);
+        DEMAND_OK(moray_kill(one, 0));
+        moray_ref dead = moray_call(diary_note, one, 4);
+        DEMAND_CODE(moray_get_bytes(dead, NULL, 0, 5000), MORAY_ACTOR_DIED);
+        DEMAND_OK(moray_release(dead));
+        diary_actor gone = moray_actor_named(diary, "the one");
+        DEMAND(gone.handle.node == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_NOT_FOUND);
+        diary_actor next = moray_new_with((.name = "the one", .get_if_exists = 1), diary);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, next, 1)), 1);
+        DEMAND_OK(moray_actor_release(one));
+        DEMAND_OK(moray_actor_release(found));
+        DEMAND_OK(moray_actor_release(again));
+        DEMAND_OK(moray_kill(next, 0));
+        DEMAND_OK(moray_actor_release(next));
+        for (uint64_t until = law_ms() + 3000; law_ms() < until; law_sleep_ms(5)) {
+            gone = moray_actor_named(diary, "the one");
+            if (!gone.handle.node)
+                break;
+            DEMAND_OK(moray_actor_release(gone));
+        }
+        DEMAND(gone.handle.node == 0);
+    }
+    diary_actor nobody = moray_actor_named(diary, "");
+    DEMAND(nobody.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+    nobody = moray_actor_named(diary, NULL);
+    DEMAND(nobody.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
+}
+
+static const struct law laws[] = {
+    {"line 23: calls run in the order of submission", calls_run_in_the_order_of_submission, 10},
+    {"line 23: a call that waits holds back its submitter's later ones, not others'",
+     a_call_that_waits_holds_back_its_submitters_later_ones, 20},
+    {"line 23: calls of several submitters run one at a time",
+     calls_of_several_submitters_run_one_at_a_time, 10},
+    {"line 23: each thread of the driver is a submitter (decision 29)",
+     each_thread_of_the_driver_is_a_submitter, 20},
+    {"line 24: state lasts, and handles travel", state_lasts_and_handles_travel, 20},
+    {"line 24: a task lends its handle until it ends", a_task_lends_its_handle_until_it_ends, 10},
+    {"line 25: a method's error leaves the actor usable", a_methods_error_leaves_the_actor_usable,
+     10},
+    {"line 25: a constructor's error makes every call fail with it",
+     a_constructors_error_makes_every_call_fail_with_it, 20},
+    {"line 25: a constructor waits for its arguments", a_constructor_waits_for_its_arguments, 10},
+    {"line 27: an idle actor holds no core", an_idle_actor_holds_no_core, 20},
+    {"line 27: resources asked for are held for life", resources_asked_for_are_held_for_life, 20},
+    {"line 28: more calls than the limit are refused", more_calls_than_the_limit_are_refused, 10},
+    {"line 29: a death without restarts fails all calls with the reason",
+     a_death_without_restarts_fails_all_calls_with_the_reason, 60},
+    {"line 29: with restarts it starts again from its constructor",
+     with_restarts_it_starts_again_from_its_constructor, 20},
+    {"line 29: queued calls run after a restart", queued_calls_run_after_a_restart, 20},
+    {"line 30: a call under way is run at most once", a_call_under_way_is_run_at_most_once, 20},
+    {"line 30: with method retries no call is lost, and order holds",
+     with_method_retries_no_call_is_lost_and_order_holds, 30},
+    {"line 33: the last handle ends it, after its queued calls",
+     the_last_handle_ends_it_after_its_queued_calls, 20},
+    {"line 33: a clean exit is never restarted", a_clean_exit_is_never_restarted, 20},
+    {"line 33: kill is at once, and restarts if allowed", kill_is_at_once_and_restarts_if_allowed,
+     20},
+    {"line 34: names are unique, and free again after death",
+     names_are_unique_and_free_again_after_death, 20},
+};
+
+int main(int argc, char **argv)
+{
+    return laws_main(argc, argv, laws, COUNT_OF(laws));
+}
