@@ -43,22 +43,35 @@ static bool is_usable(const struct ifaddrs *item)
            (item->ifa_flags & IFF_UP);
 }
 
-/* Whether the item is what was asked for in this pass: 0 the real networks, 1 the virtual ones. */
+/* Whether the item is what `interface` names: a name, an address, or a network ("10.1.0.0/16"). */
+static bool is_named(const struct ifaddrs *item, const char *interface)
+{
+    char text[INET_ADDRSTRLEN] = "";
+    struct in_addr network;
+    unsigned bits = 32;
+    char rest;
+
+    if (strcmp(interface, item->ifa_name) == 0)
+        return true;
+    if (sscanf(interface, "%15[0-9.]/%u%c", text, &bits, &rest) < 1 || bits > 32 ||
+        strspn(interface, "0123456789./") != strlen(interface) ||
+        inet_pton(AF_INET, text, &network) != 1)
+        return false;
+    uint32_t mask = bits ? htonl(~UINT32_C(0) << (32 - bits)) : 0;
+    return ((ip_of(item->ifa_addr) ^ network.s_addr) & mask) == 0;
+}
+
+/* Whether the item is what was asked for in this pass: 0 the real networks, 1 the virtual ones, 2 what
+ * is left where there are none, loopback. */
 static bool is_wanted(const struct ifaddrs *item, const char *interface, bool one_host, int pass)
 {
     bool loopback = item->ifa_flags & IFF_LOOPBACK;
-    struct in_addr ip;
 
-    if (interface) {
-        if (pass)
-            return false;
-        if (inet_pton(AF_INET, interface, &ip) == 1)
-            return ip.s_addr == ip_of(item->ifa_addr);
-        return strcmp(interface, item->ifa_name) == 0;
-    }
+    if (interface)
+        return pass == 0 && is_named(item, interface);
     if (one_host)
         return pass == 0 && loopback;
-    return !loopback && is_virtual(item->ifa_name) == (pass == 1);
+    return loopback == (pass == 2) && is_virtual(item->ifa_name) == (pass == 1);
 }
 
 static void names_of(const struct ifaddrs *items, char *text, size_t bytes)
@@ -87,7 +100,7 @@ enum moray_code address_list(const char *interface, bool one_host, struct addres
     if (getifaddrs(&items) < 0)
         return error_set(error, MORAY_SYSTEM, "cannot list the network interfaces: %s",
                          strerror(errno));
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < 3 && (pass < 2 || !out->count); pass++) {
         for (struct ifaddrs *item = items; item; item = item->ifa_next) {
             if (out->count == ADDRESS_NETWORKS_MAX || !is_usable(item) ||
                 !is_wanted(item, interface, one_host, pass))
@@ -98,13 +111,14 @@ enum moray_code address_list(const char *interface, bool one_host, struct addres
     }
     names_of(items, names, sizeof(names));
     if (!out->count && interface)
-        code = error_set(error, MORAY_INVALID,
-                         "no network interface %s with an IPv4 address is up here; there are: %s",
-                         interface, names);
+        code =
+            error_set(error, MORAY_INVALID,
+                      "MORAY_INTERFACE: no network interface %s with an IPv4 address is up here; "
+                      "there are: %s",
+                      interface, names);
     else if (!out->count)
         code = error_set(error, MORAY_SYSTEM,
-                         "no network interface that other hosts could reach is up; there are: %s",
-                         names);
+                         "no network interface with an IPv4 address is up; there are: %s", names);
     freeifaddrs(items);
     return code;
 }

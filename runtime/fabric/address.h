@@ -28,8 +28,9 @@ struct address_list {
     } networks[ADDRESS_NETWORKS_MAX];
 };
 
-/** Lists this host's IPv4 networks that are up: `interface` alone (name or address) if not NULL, else
- *  loopback alone if `one_host`, else all but loopback, those of bridges and containers last.
+/** Lists this host's IPv4 networks that are up: `interface` alone (name, address or network) if not NULL, else
+ *  loopback alone if `one_host`, else all but loopback, those of bridges and containers last;
+ *  loopback where there is nothing else.
  *  Errors: MORAY_INVALID (no such interface: the story names those there are), MORAY_SYSTEM. */
 MORAY_MUST_CHECK enum moray_code address_list(const char *interface, bool one_host,
                                               struct address_list *out, struct moray_error *error);

@@ -252,7 +252,7 @@ static void dial_failed(struct doorbell *doorbell, struct link *link, int failur
 {
     struct peer *peer = &doorbell->peers[link->talk.rank];
     uint32_t rank = link->talk.rank;
-    char reason[128];
+    char reason[192], text[INET_ADDRSTRLEN];
 
     link_close(doorbell, link);
     if (peer->up[1] || peer->dropped)
@@ -262,7 +262,9 @@ static void dial_failed(struct doorbell *doorbell, struct link *link, int failur
         tick_start(doorbell);
         return;
     }
-    snprintf(reason, sizeof(reason), "its agent cannot be reached: %s",
+    snprintf(reason, sizeof(reason), "its agent cannot be reached at %s%s: %s",
+             inet_ntop(AF_INET, &doorbell->addresses[rank].ip, text, sizeof(text)),
+             failure == ECONNREFUSED ? "" : " (MORAY_INTERFACE chooses the network)",
              failure ? strerror(failure) : "it did not prove the job's secret in time");
     rank_end(doorbell, rank, reason);
 }

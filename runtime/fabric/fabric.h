@@ -68,15 +68,16 @@ struct fabric_bootstrap {
 
 struct fabric_options { /* zeros are the defaults */
     enum fabric_kind kind;
-    uint32_t rank, rank_count;  /* rank_count at least 2: one rank opens no fabric */
-    bool one_host;              /* the launcher put all ranks on one host: loopback will do */
-    const char *interface;      /* name ("eth0") or IPv4 address to listen on and publish; NULL: the
-                                  first network that all ranks share, loopback if one_host */
-    const char *provider;       /* libfabric's; NULL: "tcp;ofi_rxm" */
-    bool provider_forced;       /* take shm, net, udp as well, which lose deaths or cannot sleep */
-    void *arena;                /* this rank's arena, writable: what reads address and read into */
-    size_t arena_bytes;         /* 0: this rank exposes nothing */
-    const uint8_t *secret;      /* FABRIC_SECRET_BYTES, the same everywhere; NULL: rank 0 makes one
+    uint32_t rank, rank_count; /* rank_count at least 2: one rank opens no fabric */
+    bool one_host;             /* the launcher put all ranks on one host: loopback will do */
+    const char *interface; /* name ("eth0"), IPv4 address or network ("10.1.0.0/16") to listen on
+                                   and publish; NULL: the first network that all ranks share,
+                                   loopback if one_host */
+    const char *provider;  /* libfabric's; NULL: "tcp;ofi_rxm" */
+    bool provider_forced;  /* take shm, net, udp as well, which lose deaths or cannot sleep */
+    void *arena;           /* this rank's arena, writable: what reads address and read into */
+    size_t arena_bytes;    /* 0: this rank exposes nothing */
+    const uint8_t *secret; /* FABRIC_SECRET_BYTES, the same everywhere; NULL: rank 0 makes one
                                   and `bootstrap` broadcasts it */
     size_t in_flight_bytes_max; /* unsent bytes a peer; 0: 8 MiB */
     size_t read_piece_bytes;    /* a read's piece; 0: 1 MiB (ofi), 4 MiB (mpi) */
@@ -158,8 +159,8 @@ size_t fabric_poll(struct fabric *fabric, const struct fabric_handler *handler);
  *  The extents around it are registered on first use and stay so.
  *  Owner: each expose is undone by one fabric_conceal() with the same window, after the reader's
  *  word or its death; only then may the registration be given up.
- *  Errors: MORAY_INVALID (not in the arena), MORAY_BUSY (discovery of a provider that was asked for
- *  by name is under way: poll and try again), MORAY_FULL (cannot be registered: send the bytes as
+ *  Errors: MORAY_INVALID (not in the arena), MORAY_BUSY (discovery of a provider other than tcp
+ *  is under way: poll and try again), MORAY_FULL (cannot be registered: send the bytes as
  *  messages). */
 MORAY_MUST_CHECK enum moray_code fabric_expose(struct fabric *fabric, uint64_t offset,
                                                uint64_t bytes, struct fabric_window *window,
@@ -185,7 +186,7 @@ int fabric_fd(const struct fabric *fabric);
 void fabric_wake(struct fabric *fabric, uint32_t rank);
 
 /** Gives a rank up, by the caller's own judgement (silence, a pidfd): as if its doorbell had ended.
- *  The next fabric_poll() tells `lost` with `reason` (copied, 127 bytes). */
+ *  The next fabric_poll() tells `lost` with `reason` (copied, 191 bytes). */
 void fabric_fence(struct fabric *fabric, uint32_t rank, const char *reason);
 
 /** Whether discovery has ended, so that long messages and reads move. */

@@ -36,7 +36,7 @@ struct fabric_rank {
     bool bell_wanted;     /* ring it once its connection is up */
     bool rang;            /* since our last ASLEEP to it: it stands in fabric.rang */
     bool reading;         /* said READING and not READ */
-    char reason[128];
+    char reason[192];
 };
 
 struct fabric {

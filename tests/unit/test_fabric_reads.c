@@ -319,6 +319,12 @@ START_TEST(an_interface_is_taken_by_name_or_address_or_refused_by_name)
     ck_assert_int_eq(address_list("lo", false, &list, &error), MORAY_OK);
     ck_assert_uint_eq(list.networks[0].ip, htonl(INADDR_LOOPBACK));
     ck_assert_int_eq(address_list("127.0.0.1", false, &list, &error), MORAY_OK);
+    ck_assert_int_eq(address_list("127.0.0.0/8", false, &list, &error), MORAY_OK);
+    ck_assert_uint_eq(list.networks[0].ip, htonl(INADDR_LOOPBACK));
+    ck_assert_int_eq(address_list("127.0.0.2", false, &list, &error), MORAY_INVALID);
+    ck_assert_int_eq(address_list("127.0.0.0/33", false, &list, &error), MORAY_INVALID);
+    ck_assert_int_eq(address_list("127.0.0.0/8x", false, &list, &error), MORAY_INVALID);
+    ck_assert_int_eq(address_list("", false, &list, &error), MORAY_INVALID);
     ck_assert_int_eq(address_list(NULL, true, &list, &error), MORAY_OK);
     ck_assert_uint_eq(list.networks[0].ip, htonl(INADDR_LOOPBACK));
     ck_assert_int_eq(address_list("nosuch0", false, &list, &error), MORAY_INVALID);
