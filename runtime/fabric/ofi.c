@@ -243,7 +243,7 @@ static void frame_again(struct ofi *ofi, uint32_t rank)
 {
     uint64_t now = fabric_now_ns();
 
-    if (stream_posted_count(ofi->base.stream, rank))
+    if (ofi->stuck_ns[rank] == OFI_CONNECTED)
         return;
     if (!ofi->stuck_ns[rank])
         ofi->stuck_ns[rank] = now;
@@ -324,26 +324,32 @@ static void receive_done(struct ofi *ofi, struct ofi_receive *receive, size_t by
     ofi_receive_post(ofi, receive);
 }
 
+static struct stream_slot *slot_of(uint64_t *context)
+{
+    return (struct stream_slot *)((char *)context - offsetof(struct stream_slot, context));
+}
+
+static struct reads_piece *piece_of(uint64_t *context)
+{
+    return (struct reads_piece *)((char *)context - offsetof(struct reads_piece, context));
+}
+
 static void event(struct ofi *ofi, const struct fi_cq_msg_entry *entry)
 {
     uint64_t *context = entry->op_context;
 
     switch (context[8]) {
     case OFI_SEND:
-        stream_sent(
-            ofi->base.stream,
-            (struct stream_slot *)((uint8_t *)context - offsetof(struct stream_slot, context)));
+        ofi->stuck_ns[slot_of(context)->rank] = OFI_CONNECTED;
+        stream_sent(ofi->base.stream, slot_of(context));
         return;
     case OFI_RECEIVE:
         receive_done(ofi, (struct ofi_receive *)context, entry->len);
         return;
-    case OFI_PIECE: {
-        struct reads_piece *piece =
-            (struct reads_piece *)((uint8_t *)context - offsetof(struct reads_piece, context));
-        ofi_piece_forget(ofi, piece);
-        reads_done(ofi->base.reads, piece, true);
+    case OFI_PIECE:
+        ofi_piece_forget(ofi, piece_of(context));
+        reads_done(ofi->base.reads, piece_of(context), true);
         return;
-    }
     }
     abort(); /* a context that nobody posted: memory is corrupt */
 }
@@ -357,16 +363,12 @@ static void event_failed(struct ofi *ofi)
     if (fi_cq_readerr(ofi->cq, &entry, 0) != 1 || !(context = entry.op_context))
         return;
     if (context[8] == OFI_SEND) {
-        struct stream_slot *slot =
-            (struct stream_slot *)((uint8_t *)context - offsetof(struct stream_slot, context));
-        ofi_rank_fail(ofi, slot->rank, "send to", entry.err);
-        stream_sent(ofi->base.stream, slot);
+        ofi_rank_fail(ofi, slot_of(context)->rank, "send to", entry.err);
+        stream_sent(ofi->base.stream, slot_of(context));
     } else if (context[8] == OFI_PIECE) {
-        struct reads_piece *piece =
-            (struct reads_piece *)((uint8_t *)context - offsetof(struct reads_piece, context));
-        ofi_rank_fail(ofi, piece->rank, "read from", entry.err);
-        ofi_piece_forget(ofi, piece);
-        reads_done(ofi->base.reads, piece, false);
+        ofi_rank_fail(ofi, piece_of(context)->rank, "read from", entry.err);
+        ofi_piece_forget(ofi, piece_of(context));
+        reads_done(ofi->base.reads, piece_of(context), false);
     } else if (entry.err != FI_ECANCELED) { /* too long a message, or half of one */
         struct moray_error error;
         error_set(&error, MORAY_PROTOCOL, "libfabric dropped what came in: %s",

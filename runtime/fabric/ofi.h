@@ -28,6 +28,8 @@ enum {
     OFI_REGIONS_MAX = 1024,
 };
 
+#define OFI_CONNECTED UINT64_MAX /* in stuck_ns: a frame has gone */
+
 enum ofi_state { OFI_DISCOVERING, OFI_READY, OFI_FAILED };
 
 /* What a context belongs to. The kind lies right behind it, in stream_slot and reads_piece too. */
@@ -74,7 +76,7 @@ struct ofi {
     uint8_t name[OFI_NAME_MAX];
     size_t name_bytes;
     fi_addr_t *addresses;    /* by rank; FI_ADDR_NOTAVAIL: not known (any more) */
-    uint64_t *stuck_ns;      /* by rank: since when the first frame does not go; 0: it does */
+    uint64_t *stuck_ns;      /* by rank: since when no frame goes; 0: none was refused yet */
     struct ofi_name **names; /* by rank; owned; NULL: none waits */
     struct ofi_receive *receives, *unposted;
     struct fid_mr *receives_mr;
