@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/process.h"
+#include "client/stop.h"
 
 /*
  * The program's functions and classes, registered by constructors before main. Sorted by name they
@@ -102,7 +103,7 @@ enum moray_code functions_settle(struct moray_error *error)
     function_count = found_count;
     classes = (const struct moray_class **)found_classes;
     class_count = found_class_count;
-    return MORAY_OK;
+    return stop_settle(found, found_count, error);
 }
 
 static uint64_t mix(uint64_t hash, const void *bytes, size_t count)

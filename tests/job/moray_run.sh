@@ -52,4 +52,29 @@ status "the version" 0 "moray " "$moray" version
 status "the settings and where they come from" 0 "environment" env MORAY_WORKERS=3 "$moray" settings
 status "a setting that cannot be is named" 2 "MORAY_WORKERS=many" \
     env MORAY_WORKERS=many "$moray" settings
+
+# --gdb: a worker waits before the task; with gdb attached, the job goes on.
+status "no such function for gdb" 1 "--gdb nothing" "$moray" run --gdb nothing "$section5"
+if command -v gdb >/dev/null; then
+    "$moray" run --gdb add "$section5" >out 2>err &
+    job=$!
+    for _ in $(seq 100); do
+        pid=$(sed -n 's/.*waits before add: gdb -p \([0-9]*\).*/\1/p' err)
+        [ -z "$pid" ] || break
+        sleep 0.1
+    done
+    sleep 0.5
+    if [ -n "$pid" ] && [ ! -s out ]; then tap_ok "a worker waits before the task"; else
+        tap_fail "a worker waits before the task" "$(cat out err)"
+    fi
+    tap_limit 60 gdb -p "$pid" -batch -ex continue -ex backtrace -ex detach >trace 2>&1
+    tap_limit 20 tail --pid=$job -f /dev/null || kill $job
+    if [ "$(cat out)" = "$want" ] && grep -q stop_and_run trace; then
+        tap_ok "gdb shows it there, and then the job goes on"
+    else
+        tap_fail "gdb shows it there, and then the job goes on" "$(cat out err trace)"
+    fi
+else
+    tap_skip "gdb" "gdb is not installed"
+fi
 tap_done
