@@ -380,7 +380,7 @@ static enum moray_code submit_when_room(uint32_t index)
         leave();
         core_leave();
         process_sleep(atomic_load(&me.lane.self->wake), now_ns() + 200000);
-        core_return();
+        core_return(false);
         if (enter() != MORAY_OK)
             return MORAY_WRONG_STATE;
     }

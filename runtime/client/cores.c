@@ -179,7 +179,7 @@ static void driver_core_return(void)
 
 /* A task of the local scheduler goes on when the agent did not use its cores meanwhile, or has them
  * again. */
-static void general_return(void)
+static void general_return(bool late)
 {
     uint32_t state = SLOT_LENDS;
 
@@ -187,7 +187,7 @@ static void general_return(void)
         return;
     atomic_store(&me.lane.self->blocked, SLOT_WANTS);
     lane_wake(&me.lane, LANE_AGENT);
-    while (atomic_load(&me.lane.self->blocked) != SLOT_AWAKE && !should_end()) {
+    while (!late && atomic_load(&me.lane.self->blocked) != SLOT_AWAKE && !should_end()) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
         sleep_begin();
         if (atomic_load(&me.lane.self->blocked) != SLOT_AWAKE)
@@ -219,12 +219,12 @@ void core_leave(void)
         lane_wake(&me.lane, LANE_AGENT);
 }
 
-void core_return(void)
+void core_return(bool late)
 {
     if (!thread_owner)
         return;
     if (me.role == ROLE_WORKER && me.general) {
-        general_return();
+        general_return(late);
         return;
     }
     atomic_store(&me.lane.self->blocked, SLOT_AWAKE);
@@ -233,7 +233,7 @@ void core_return(void)
     if (me.role != ROLE_WORKER || !me.core_left)
         return;
     me.core_left = false;
-    while (!core_take() && !should_end()) {
+    while (!core_take() && !late && !should_end()) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
         sleep_begin();
         lane_bit_set(me.node->wanting, me.slot);

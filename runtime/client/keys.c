@@ -85,6 +85,9 @@ static enum moray_code kv_simple(enum request_kv_operation operation, unsigned f
 enum moray_code moray_kv_put(const char *space, const char *key, const void *value, size_t size,
                              unsigned flags)
 {
+    if (flags & ~MORAY_IF_ABSENT)
+        return last_set(MORAY_INVALID, "unknown flags %x; moray_kv_put knows MORAY_IF_ABSENT",
+                        flags);
     return kv_simple(KV_PUT, flags, space, key, NULL, 0, value, size, 0, NULL);
 }
 

@@ -522,7 +522,7 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
         process_sleep(seen, until_ns);
         sleep_end();
         down = false;
-        core_return();
+        core_return(until_ns && now_ns() >= until_ns);
         (void)!enter();
     }
     if (down)

@@ -196,7 +196,8 @@ enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns);
 
 /** Before and after a sleep in a blocking call: the core goes to somebody else. Outside the door. */
 void core_leave(void);
-void core_return(void);
+/** `late`: a time limit has passed, so it goes on whether there is a core or not. */
+void core_return(bool late);
 /** Whether this process has a core of the lane's; whether one lies free; takes one, not waiting. */
 bool core_has(void);
 bool core_is_free(void);

@@ -260,7 +260,7 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
             lane_bump(&me.lane.self->rescues);
     }
     sleep_end();
-    core_return();
+    core_return(code == MORAY_TIMEOUT);
     if (should_end() && !life_ended(record_life(record)) && me.role != ROLE_DRIVER)
         process_leave();
     (void)!enter();

@@ -290,7 +290,7 @@ static void lend_cores(void)
         uint32_t state = atomic_load(blocked);
         uint64_t id = id_of(general->index, general->generation);
         if (state == SLOT_LENDS && atomic_compare_exchange_strong(blocked, &state, SLOT_LENT)) {
-            general->lent = local_block(agent.local, id);
+            general->lent |= local_block(agent.local, id);
         } else if (state == SLOT_WANTS && !general->resumes) {
             if (general->lent)
                 general->resumes = local_unblock(agent.local, id);
