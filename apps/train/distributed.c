@@ -27,7 +27,9 @@
 #include "say.h"
 #include "shard.h"
 
-enum { AHEAD = 8 }; /* steps submitted before the oldest one's weights are awaited */
+/* Steps submitted before the driver waits; it then sleeps until half of them are done. Whenever it wakes
+ * it takes a core from a worker for a moment, so it should not wake at each step. */
+enum { AHEAD = 16 };
 
 typedef struct pixel_scale pixel_scale;
 typedef struct optimiser *optimiser_pointer; /* into the actor's own memory */
@@ -253,18 +255,20 @@ done:
     return code;
 }
 
-/* Makes `weights` the latest; waits for those of AHEAD steps ago, whose place they take. */
+/* Makes `weights` the latest. Once the ring is full it waits for its older half, all at once, and then
+ * lets one of them go for each that comes. */
 static int push_weights(struct training *training, moray_ref weights)
 {
-    moray_ref *place = &training->ring[training->weights_count % AHEAD];
+    uint64_t count = training->weights_count++;
+    moray_ref *place = &training->ring[count % AHEAD];
     int code = 0;
 
-    if (training->weights_count >= AHEAD) {
-        code = await(*place);
+    if (count >= AHEAD) {
+        if (count % (AHEAD / 2) == 0)
+            code = await(training->ring[(count + AHEAD / 2 - 1) % AHEAD]);
         moray_release(*place);
     }
     *place = training->weights = weights;
-    training->weights_count++;
     return code;
 }
 

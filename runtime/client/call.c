@@ -1,4 +1,5 @@
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -387,18 +388,52 @@ static enum moray_code submit_when_room(uint32_t index)
     return code;
 }
 
-static inline void wake_parked(void)
+/* The parked worker is the driver's when somebody else can be woken: of two that sleep, the one whose
+ * core the driver is just on stays asleep. */
+static void park_here(uint32_t parked)
 {
+    struct lane_control *control = me.lane.control;
+    uint32_t idle = (uint32_t)__builtin_ctzll(atomic_load(&control->idle[0]));
+    struct lane_slot *slots = me.lane.slots;
+    int32_t cpu = sched_getcpu();
+
+    if (atomic_load(&slots[idle].cpu) != cpu || atomic_load(&slots[parked].cpu) == cpu ||
+        !atomic_load(&slots[parked].parked) || idle >= me.node->slot_first_actor)
+        return;
+    atomic_store(&me.node->parked_slot, idle);
+    lane_bit_clear(control->idle, idle);
+    lane_bit_set(control->idle, parked);
+}
+
+/* Before a submit: who is to be woken for it besides the idle worker that the lane rouses? */
+static inline uint32_t sleeper_due(void)
+{
+    struct lane_control *control = me.lane.control;
+    uint32_t parked;
+
     if (__builtin_expect(atomic_load_explicit(&me.node->agent_deep, memory_order_relaxed), 0)) {
         atomic_store(&me.node->agent_deep, 0);
         lane_wake(&me.lane, LANE_AGENT);
     }
-    if (__builtin_expect(atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed), 0)) {
-        uint32_t slot = atomic_load(&me.node->parked_slot);
-        atomic_store(&me.node->parked_deep, 0);
-        if (slot)
-            lane_wake(&me.lane, (uint16_t)slot);
+    if (__builtin_expect(!atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed), 1))
+        return 0;
+    parked = atomic_load(&me.node->parked_slot);
+    for (uint32_t word = 0; word < control->slot_words; word++)
+        if (atomic_load(&control->searching[word]))
+            return 0;
+    if (atomic_load(&control->idle[0])) {
+        if (me.role == ROLE_DRIVER && parked)
+            park_here(parked);
+        return 0;
     }
+    return parked;
+}
+
+/* Nobody was idle: the parked worker looks after the queue from now on, every few milliseconds. */
+static void wake_parked(uint32_t parked)
+{
+    atomic_store(&me.node->parked_deep, 0);
+    lane_wake(&me.lane, (uint16_t)parked);
 }
 
 moray_ref moray_submit(const struct moray_function *function, const struct moray_site *site,
@@ -421,8 +456,10 @@ moray_ref moray_submit(const struct moray_function *function, const struct moray
         ref = results_give(&making, results);
         if (__builtin_expect(making.has_handles, 0))
             lend_handles(&making);
+        uint32_t due = sleeper_due();
         submit_when_room(making.index);
-        wake_parked();
+        if (__builtin_expect(due, 0))
+            wake_parked(due);
     }
     leave();
     return ref;

@@ -42,7 +42,7 @@ struct remote {
     struct map wanted;    /* own record -> list of ranks that are to be told its end */
     struct map far;       /* own record -> {rank, index} of its bytes elsewhere */
     struct map pulls;     /* own record -> pull + 1 */
-    uint64_t arrived; /* tasks that came from other ranks */
+    uint64_t arrived;     /* tasks that came from other ranks */
 };
 
 #define remote_peers agent.remote->peers

@@ -23,6 +23,18 @@
 
 enum { QUICK_DEATHS_MAX = 200 };
 
+/* The first hardware thread of a core of ours; -1: workers are not bound. */
+static int32_t topology_first_cpu(const struct topology_choice *choice, int core)
+{
+    if (core < 0 || !choice->place_count)
+        return -1;
+    const struct topology_set *place = &choice->places[(uint32_t)core % choice->place_count];
+    for (int word = 0; word < TOPOLOGY_CPUS_MAX / 64; word++)
+        if (place->bits[word])
+            return word * 64 + __builtin_ctzll(place->bits[word]);
+    return -1;
+}
+
 /* ---- In the new process ---- */
 
 static const char *task_name(void)
@@ -61,6 +73,7 @@ void process_entry(void *context, const struct process_order *order)
                     NULL) != MORAY_OK)
         process_end(1);
     atomic_store(&me.lane.self->pid, (uint32_t)getpid());
+    atomic_store(&me.lane.self->cpu, topology_first_cpu(&agent.cores, order->core));
     atomic_store(&me.lane.self->incarnation, order->incarnation);
     if (order->kind == PROCESS_ACTOR)
         actor_main(actor);
@@ -149,7 +162,8 @@ void workers_spare(void)
 
 void core_bind(int core)
 {
-    (void)!topology_bind(&agent.cores, core);
+    if (topology_bind(&agent.cores, core) == 0)
+        atomic_store(&me.lane.self->cpu, topology_first_cpu(&agent.cores, core));
 }
 
 void workers_kill(uint16_t slot, int signal)

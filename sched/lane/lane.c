@@ -6,7 +6,7 @@
 static_assert(sizeof(struct lane_cell) == 16, "four a line");
 static_assert((int)LANE_SLOTS_MAX <= (int)ARENA_SLOTS_MAX, "a page word holds any slot");
 
-enum { DESCENT_MAX = 64 };
+enum { DESCENT_MAX = 64, EMPTY_LOOKS = 64 };
 
 /* ---- Running ---- */
 
@@ -78,8 +78,11 @@ uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
         }
         if (!empty)
             continue; /* lock-free: somebody else got on */
-        if (!lane_bit(lane->control->queues, victim))
+        /* Who looks often finds nothing often: to clear the bit and set it again for each task would
+         * cost both sides a shared line. It is cleared before long, so that nobody looks for ever. */
+        if (!lane_bit(lane->control->queues, victim) || ++lane->empty_looks < EMPTY_LOOKS)
             return RECORD_NONE;
+        lane->empty_looks = 0;
         lane_bit_clear(lane->control->queues, victim);
         /* The owner may have pushed between our look and the clearing. */
         if (atomic_load(&lane->slots[victim].head) >= atomic_load(&lane->slots[victim].tail))
@@ -185,9 +188,16 @@ void lane_unqueue(struct lane *lane, uint32_t index)
 
 bool lane_has_work(const struct lane *lane)
 {
-    for (uint32_t word = 0; word < lane->control->slot_words; word++)
-        if (atomic_load_explicit(&lane->control->queues[word], memory_order_relaxed))
-            return true;
+    for (uint32_t word = 0; word < lane->control->slot_words; word++) {
+        uint64_t bits = atomic_load_explicit(&lane->control->queues[word], memory_order_seq_cst);
+        for (; bits; bits &= bits - 1) {
+            const struct lane_slot *slot =
+                &lane->slots[word * 64 + (uint32_t)__builtin_ctzll(bits)];
+            if (atomic_load_explicit(&slot->head, memory_order_seq_cst) <
+                atomic_load_explicit(&slot->tail, memory_order_seq_cst))
+                return true;
+        }
+    }
     return false;
 }
 

@@ -83,6 +83,7 @@ struct lane_slot {
     _Atomic uint32_t parked;    /* gives its core to the driver */
     _Atomic uint32_t blocked;   /* sleeps in get or wait */
     _Atomic int32_t core;
+    _Atomic int32_t cpu; /* that a worker is bound to; -1: to none */
     _Atomic uint32_t pid;
     /* counts, the owner's plain stores */
     _Alignas(64) _Atomic uint64_t submitted;
@@ -98,7 +99,7 @@ struct lane_control {
     uint32_t slot_words;
     uint64_t rows; /* offset of the rows of bits for slots from LANE_DIRECT_SLOTS on */
     _Atomic uint32_t records_claimed, cells_claimed;
-    /* bits a slot; set by its owner, cleared by whoever finds the queue empty */
+    /* bits a slot; set by its owner, cleared by who finds the queue empty several times */
     _Alignas(64) _Atomic uint64_t queues[LANE_SLOT_WORDS];
     /* bits a slot: looks for work, so nobody need be woken for it / sleeps and would take work */
     _Alignas(64) _Atomic uint64_t searching[LANE_SLOT_WORDS];
@@ -124,7 +125,8 @@ struct lane {
     uint32_t *held;       /* private: records of other homes that this slot holds */
     uint32_t *held_count; /* an open-addressing table */
     uint32_t held_used, held_capacity;
-    uint64_t head_seen; /* of the own queue */
+    uint64_t head_seen;   /* of the own queue */
+    uint32_t empty_looks; /* at queues whose bit is set */
 };
 
 struct lane_options {
@@ -259,7 +261,7 @@ static inline void lane_tick(struct lane *lane)
 /** Wakes a sleeper that looks for work, unless somebody searches already. */
 void lane_rouse(struct lane *lane);
 
-/** Whether some queue may have work. */
+/** Whether some queue has an entry, perhaps a stale one; lane_next() takes those off. */
 bool lane_has_work(const struct lane *lane);
 
 /** Bumps the wake word of a slot and wakes it if it sleeps. */

@@ -20,7 +20,7 @@
 #include "sched/lane/inside.h"
 #include "tests/lane/lab.h"
 
-enum { STEPS_MAX = 100000, ROUNDS = 2 };
+enum { STEPS_MAX = 100000, ROUNDS = 2, MANY = 1000 };
 
 struct meeting {
     const char *name;
@@ -235,6 +235,7 @@ static void empty_queue_bit_set(struct world *world)
     node_run(LANE(WORKER), lane_steal_from(LANE(WORKER), DRIVER));
     (void)before;
     lane_bit_set(LANE(DRIVER)->control->queues, DRIVER);
+    LANE(OTHER)->empty_looks = MANY; /* so that it clears the bit at this look */
     world->c = world_own(world, DRIVER, node_make(LANE(DRIVER), NULL, 0, NULL), 1);
 }
 
@@ -243,6 +244,7 @@ static void queue_of_other_empty(struct world *world)
     warm(world);
     world->c = world_own(world, OTHER, node_make(LANE(OTHER), NULL, 0, NULL), 1);
     lane_bit_set(LANE(OTHER)->control->queues, OTHER);
+    LANE(WORKER)->empty_looks = MANY;
 }
 
 static void worker_steals_other(struct world *world)

@@ -341,6 +341,7 @@ static void state_bit_of_empty(struct world *world)
 {
     state_queued(world);
     node_run(LANE(OTHER), lane_steal_from(LANE(OTHER), DRIVER));
+    LANE(WORKER)->empty_looks = 1000; /* so that it is cleared at the next look */
 }
 
 static void state_thief_full(struct world *world)
