@@ -196,7 +196,7 @@ void actor_main(uint32_t index)
             break;
         if (mail_waits())
             lane_mail(&me.lane, enqueue, NULL);
-        call = next_call();
+        call = atomic_load(&actor->killed) ? RECORD_NONE : next_call();
         leave();
         if (call != RECORD_NONE) {
             run_record(call);

@@ -395,6 +395,7 @@ static void start_here(const struct actor_word *word, const struct request_actor
     }
     inside[index].incarnation = word->incarnation;
     inside[index].told_ready = false;
+    atomic_store(&entry->killed, 0);
     atomic_store(&entry->ready, ACTOR_STARTING);
     atomic_store(&entry->creation, RECORD_NONE);
     if (!ask_resources(index, &error)) {
@@ -605,8 +606,10 @@ void actors_word(uint32_t kind, const void *bytes, uint32_t count)
         break;
     case NODE_ACTOR_STOP:
         route = route_of(word.id);
-        if (route->entry)
+        if (route->entry) {
+            atomic_store(&entry_of(route->entry - 1)->killed, 1);
             stop_here(route->entry - 1);
+        }
         break;
     case NODE_ACTOR_IS:
         if (more_bytes && more[more_bytes - 1] == '\0')

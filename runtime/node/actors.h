@@ -21,6 +21,7 @@ enum { NODE_ACTORS_MAX = 1024 };
 struct node_actor {
     _Atomic uint32_t ready;    /* enum actor_state */
     _Atomic uint32_t slot;     /* of its process */
+    _Atomic uint32_t killed;   /* it is being killed: it begins no further call */
     _Atomic uint32_t finish;   /* no handle is left: end when the mailbox is empty */
     _Atomic uint32_t creation; /* record of the constructor's run */
     uint32_t class_id, generation;
