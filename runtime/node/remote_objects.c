@@ -115,6 +115,10 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
         value.shape = SHAPE_INLINE;
         value.follow = (uint32_t)size;
         *bytes = agent.lane.arena.region + offset_of(record);
+        if (flags & RECORD_CONTAINS) { /* what its bytes refer to lives as long as it does */
+            value.rank = agent.rank + 1;
+            value.index = index;
+        }
         return value;
     }
     value.shape = SHAPE_FAR;
@@ -133,6 +137,11 @@ void value_take(uint32_t index, const struct value *value, const void *bytes, bo
 
     switch ((enum shape)value->shape) {
     case SHAPE_INLINE:
+        if (value->rank && value->rank <= agent.rank_count &&
+            !(record_flags(record) & RECORD_PROXY)) {
+            map_set(&agent.remote->far, index, pair(value->rank - 1, value->index));
+            atomic_fetch_or(&record->flags, RECORD_RESULT_KEPT);
+        }
         agent_answer(index, bytes, value->follow);
         return;
     case SHAPE_FAILED:

@@ -67,7 +67,8 @@ static uint32_t inputs_describe(uint32_t rank, const struct record *record, cons
             input->value = (struct value){.shape = SHAPE_PENDING};
         if (future)
             input->value.follow = 0;
-        if (!future && (input->value.shape == SHAPE_INLINE || input->value.shape == SHAPE_FAILED))
+        if (!future && !input->value.rank &&
+            (input->value.shape == SHAPE_INLINE || input->value.shape == SHAPE_FAILED))
             input->name = (struct name){.type = ref->type};
         else {
             input->name = (struct name){agent.rank + 1, ref->index, ref->generation, ref->type};
@@ -333,7 +334,8 @@ static uint32_t append_value(char *at, uint32_t index, uint32_t rank, bool *kept
     memcpy(at, &value, sizeof(value));
     if (value.follow)
         memcpy(at + sizeof(value), bytes, value.follow);
-    *kept = value.shape == SHAPE_FAR && value.rank == agent.rank && value.index == index;
+    *kept = (value.shape == SHAPE_FAR && value.rank == agent.rank && value.index == index) ||
+            (value.shape == SHAPE_INLINE && value.rank);
     if (value.shape == SHAPE_FAR && !*kept) {
         /* It went on from here, and its bytes lie where it ended: they are the owner's to let go. */
         map_remove(&agent.remote->far, index, NULL);
