@@ -186,7 +186,8 @@ void actor_main(uint32_t index)
         process_leave();
     if (enter() == MORAY_OK) {
         lane_mail(&me.lane, enqueue, NULL);
-        qsort(queue + queue_first, queue_end - queue_first, sizeof(*queue), by_sequence);
+        if (queue_end > queue_first)
+            qsort(queue + queue_first, queue_end - queue_first, sizeof(*queue), by_sequence);
         leave();
     }
     while (!should_end()) {

@@ -16,13 +16,19 @@
 
 enum { CORES_ONE = 10000, CORES_MAX = 100000 * CORES_ONE, LONG_ARGUMENT_BYTES = 1 << 30 };
 
-static bool wrong_state_for_call(const struct moray_function *function, unsigned count)
+static bool wrong_state_for_call(const struct moray_function *function, unsigned count,
+                                 enum record_kind kind)
 {
     if (!function || function->id >= function_count || functions[function->id] != function) {
         last_set(MORAY_INVALID,
                  "%s is not a registered function of this program; define it with "
                  "MORAY_TASK or MORAY_METHOD in a file that is linked into it",
                  function && function->name ? function->name : "a null function");
+        return true;
+    }
+    if (function->kind != (kind == RECORD_METHOD ? MORAY_IS_METHOD : MORAY_IS_TASK)) {
+        last_set(MORAY_INVALID, "%s (defined at %s:%d) is not a %s", function->name, function->file,
+                 function->line, kind == RECORD_METHOD ? "method" : "task");
         return true;
     }
     if (count != function->parameter_count) {
@@ -265,7 +271,7 @@ static enum moray_code make(struct making *making, enum record_kind kind, struct
     struct record *record;
     char *blob;
 
-    if (wrong_state_for_call(making->function, making->count))
+    if (wrong_state_for_call(making->function, making->count, kind))
         return MORAY_INVALID;
     code = arguments_check(making->function, making->arguments, making->count, making->inputs,
                            &making->mask, &making->bytes);
@@ -494,9 +500,12 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
 
     if (enter() != MORAY_OK)
         return ref;
-    if (actor_resolve(actor, &where) == MORAY_OK &&
-        (!where.pending_max || actor_room(actor, &where) == MORAY_OK) &&
-        make(&making, RECORD_METHOD, &call) == MORAY_OK) {
+    if (function && function->of && actor.type && actor.type != function->of->type_hash)
+        last_set(MORAY_WRONG_TYPE, "%s is a method of %s, but the handle is of another class",
+                 function->name, function->of->name);
+    else if (actor_resolve(actor, &where) == MORAY_OK &&
+             (!where.pending_max || actor_room(actor, &where) == MORAY_OK) &&
+             make(&making, RECORD_METHOD, &call) == MORAY_OK) {
         struct record *record = lane_record(&me.lane, making.index);
         uint32_t sequence = atomic_load_explicit(&me.lane.self->sequence, memory_order_relaxed) + 1;
         atomic_store_explicit(&me.lane.self->sequence, sequence, memory_order_relaxed);

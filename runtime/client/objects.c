@@ -567,7 +567,8 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
         code = limit_until(limit_ms, &until_ns);
     if (code == MORAY_OK) {
         struct pending all = {indices, (uint32_t)count};
-        memset(views, 0, count * sizeof(*views));
+        if (count)
+            memset(views, 0, count * sizeof(*views));
         /* Without a limit a worker runs what it waits for, one after the other. */
         for (size_t i = 0; me.role == ROLE_WORKER && !until_ns && i < count; i++) {
             if (any_failed(&all, &which))

@@ -47,7 +47,8 @@
 #include "base/error.h"
 
 enum {
-    FABRIC_MESSAGE_BYTES_MAX = 1 << 20, /* the longest message */
+    FABRIC_MESSAGE_BYTES_MAX =
+        (1 << 20) + 65536, /* the longest message: a value of 1 MiB, and whose */
     FABRIC_SECRET_BYTES = 32,
 };
 

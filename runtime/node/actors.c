@@ -89,22 +89,6 @@ static bool is_held(const struct route *route)
     return false;
 }
 
-static void tell_hold(struct route *route)
-{
-    bool held = is_held(route);
-    struct request_handle word = {
-        .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
-        .detail = held ? 1 : -1};
-
-    if (held == route->told)
-        return;
-    route->told = held;
-    if (agent.is_head)
-        head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
-    else
-        remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
-}
-
 static void lend(struct route *route, uint32_t record, uint32_t generation)
 {
     if (agent.lent_count == agent.lent_capacity) {
@@ -117,6 +101,41 @@ static void lend(struct route *route, uint32_t record, uint32_t generation)
         (struct lent){(uint32_t)(route - agent.routes), record, generation};
     route->lent++;
     lane_await(&agent.lane, record);
+}
+
+/* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
+ * could be there before the calls. Looked for only when the last handle goes. */
+static void lend_to_calls(struct route *route)
+{
+    uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
+    uint32_t number = (uint32_t)(route - agent.routes);
+
+    for (uint32_t i = 0; i < end; i++) {
+        struct record *record = lane_record(&agent.lane, i);
+        uint64_t life = record_life(record);
+        if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
+            record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
+            lane_call(&agent.lane, record)->actor == number)
+            lend(route, i, life_generation(life));
+    }
+}
+
+static void tell_hold(struct route *route)
+{
+    if (!is_held(route) && route->told && route->state != STATE_DEAD)
+        lend_to_calls(route);
+    bool held = is_held(route);
+    struct request_handle word = {
+        .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
+        .detail = held ? 1 : -1};
+
+    if (held == route->told)
+        return;
+    route->told = held;
+    if (agent.is_head)
+        head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
+    else
+        remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
 }
 
 static void lents_look(void)
@@ -640,6 +659,12 @@ void actors_call_far(uint32_t index, uint32_t generation)
         return;
     }
     if (route->node == UINT32_MAX) {
+        /* A handle that came with a task, or in a value: rank 0 tells where the actor is to who holds
+         * it, and a call on its way holds it. */
+        if (!route->told) {
+            lend(route, index, generation);
+            tell_hold(route);
+        }
         if (route->waiting_count == route->waiting_capacity) {
             route->waiting_capacity = route->waiting_capacity ? route->waiting_capacity * 2 : 16;
             route->waiting =

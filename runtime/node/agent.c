@@ -247,7 +247,8 @@ static void loop(void)
         head_tick();
         remote_tick();
         output_poll(agent.output, agent.now_ns);
-        if (remote_keep_polling())
+        /* What the lines above wrote for other ranks goes before the sleep, not after it. */
+        if (remote_poll() > 0 || remote_keep_polling())
             continue;
         limit = sleep_ms();
         atomic_store_explicit(&agent.lane.self->asleep, 1, memory_order_seq_cst);

@@ -143,6 +143,7 @@ void general_take(uint32_t index, uint32_t generation)
     const struct record_long *details = lane_long(&agent.lane, record);
     struct moray_error error;
 
+    general_ended(index); /* a former life of the record that was cancelled */
     if (life_state(record_life(record)) != RECORD_QUEUED || map_get(&known, index))
         return;
     if (details && !(record_flags(record) & RECORD_PROXY) &&
@@ -185,6 +186,13 @@ static uint32_t free_process(void)
     return 0;
 }
 
+/* It has ended, or its record is another one by now. */
+static bool is_over(const struct general *general)
+{
+    uint64_t life = record_life(lane_record(&agent.lane, general->index));
+    return life_ended(life) || life_generation(life) != general->generation;
+}
+
 static void assign(uint32_t number)
 {
     struct general *general = &tasks[number];
@@ -205,9 +213,12 @@ static void assign(uint32_t number)
             }
         return;
     }
+    if (is_over(general) || lane_await(&agent.lane, general->index)) {
+        general_ended(general->index); /* it was cancelled while it lay in the queue */
+        return;
+    }
     general->slot = (uint16_t)slot;
     agent.slots[slot].general = id_of(general->index, general->generation);
-    lane_await(&agent.lane, general->index);
     (void)!lane_post(&agent.lane, (uint16_t)slot, general->index, general->generation, CELL_CALL,
                      0);
 }
@@ -235,6 +246,9 @@ void general_ended(uint32_t index)
         return;
     uint32_t number = (uint32_t)*at - 1;
     struct general general = tasks[number];
+
+    if (!is_over(&general))
+        return; /* a word about the record's former life */
     uint64_t id = id_of(general.index, general.generation);
 
     if (general.slot && agent.slots[general.slot].general == id)

@@ -20,13 +20,13 @@ static uint32_t next_node;
 static bool choose(uint64_t id, uint32_t avoid, uint32_t *out)
 {
     struct actors_line line;
-    const struct request_actor *request;
+    struct request_actor request; /* what the table keeps is not aligned */
 
-    if (!actors_get(head_actors(), id, &line) || line.start_bytes < sizeof(*request))
+    if (!actors_get(head_actors(), id, &line) || line.start_bytes < sizeof(request))
         return false;
-    request = line.start;
-    if (request->on_rank >= 0) {
-        *out = (uint32_t)request->on_rank;
+    memcpy(&request, line.start, sizeof(request));
+    if (request.on_rank >= 0) {
+        *out = (uint32_t)request.on_rank;
         return remote_is_node(*out);
     }
     for (uint32_t i = 0; i < agent.rank_count; i++) {
@@ -99,7 +99,15 @@ void head_actor_actions(void)
             send_word(action.rank, NODE_ACTOR_IS, &word, action.line.story,
                       strlen(action.line.story) + 1);
             break;
-        case ACTORS_RELEASE:
+        case ACTORS_RELEASE: /* its node may hold no handle, and has calls to fail all the same */
+            if (!actors_get(head_actors(), action.id, &action.line) ||
+                action.line.state != ACTORS_DEAD)
+                break;
+            word.detail = action.line.state;
+            word.node = action.rank;
+            word.code = (uint32_t)action.line.code;
+            send_word(action.rank, NODE_ACTOR_IS, &word, action.line.story,
+                      strlen(action.line.story) + 1);
             break;
         }
     }

@@ -485,7 +485,8 @@ enum moray_code moray_setup(void (*fn)(const void *value, size_t size), const vo
         return moray_last(NULL);
     if ((code = enter()) != MORAY_OK)
         return code;
-    request.function = (uint64_t)(uintptr_t)fn;
+    /* As a distance: the agent may be that of another rank, whose program lies elsewhere. */
+    request.function = program_offset((uint64_t)(uintptr_t)fn);
     request.record = ref.index;
     request.generation = ref.generation;
     code = request_call(REQUEST_SETUP, &request, sizeof(request), &record, &answer, &bytes);

@@ -144,6 +144,7 @@ static void setup(uint32_t index, const void *bytes, uint32_t count)
         return;
     }
     memcpy(&request, bytes, sizeof(request));
+    request.function = program_address(request.function);
     /* The agent holds the value: processes that start later read it as well. */
     lane_hold(&agent.lane, request.record);
     agent.node->setups[number].function = request.function;

@@ -117,10 +117,10 @@ typedef struct {
 } order;
 MORAY_REFS(order, later);
 
-MORAY_TASK(int32_t, is_ready, (order, o))
+MORAY_TASK(int32_t, is_ready, (order, o), (int64_t, limit_ms))
 {
     int32_t value;
-    return o.scale * (moray_get(o.later, &value, MORAY_NOW) == MORAY_TIMEOUT ? 1 : 2);
+    return o.scale * (moray_get(o.later, &value, limit_ms) == MORAY_TIMEOUT ? 1 : 2);
 }
 
 MORAY_TASK(int64_t, process_of_call, (int32_t, ms))
@@ -243,11 +243,11 @@ static void a_reference_inside_a_value_stays_a_reference(void)
 {
     moray_ref slow = moray_call(after, 400, 1);
     order o = {7, slow};
-    moray_ref there = moray_call(is_ready, o);
+    moray_ref there = moray_call(is_ready, o, MORAY_NOW);
 
     DEMAND_SAME(moray_take_as(int32_t, there), 7); /* it ran before `slow` was there */
     DEMAND_OK(moray_get_bytes(slow, NULL, 0, 0));
-    there = moray_call(is_ready, o);
+    there = moray_call(is_ready, o, 5000);
     DEMAND_SAME(moray_take_as(int32_t, there), 14);
     DEMAND_OK(moray_release(slow));
 }
@@ -568,7 +568,7 @@ static void many_random_cancels_hang_nothing(void)
         else if (rand_r(&seed) % 8)
             refs[i] = moray_call(add, i, 1);
         else
-            refs[i] = moray_call_with((.on_rank = on_node(i)), add, i, 1);
+            refs[i] = moray_call_with((.on_rank = on_node(i), .cores = 0.5), add, i, 1);
         if (rand_r(&seed) % 4 == 0)
             DEMAND_OK(moray_cancel(refs[(unsigned)rand_r(&seed) % (unsigned)(i + 1)]));
     }
@@ -579,6 +579,12 @@ static void many_random_cancels_hang_nothing(void)
     }
     for (int i = 0; i < TASKS; i++)
         DEMAND_OK(moray_release(refs[i]));
+    /* what was cancelled holds no resources */
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref whole = moray_call_with(
+            (.on_rank = on_node(node), .cores = moray_workers() / node_count()), add, 1, 1);
+        DEMAND_SAME(moray_take_as(int32_t, whole), 2);
+    }
 }
 
 /* ---- Decisions 12, 42 ---- */

@@ -1,0 +1,248 @@
+/**
+ * The issue's section "Bad input": each mistake gives a code and a story that names what to change,
+ * never a crash or a hang. Without arguments: the laws that need one job. What ends a job, or keeps one
+ * from starting, is a mode of its own, run by bad_input.sh:
+ *
+ *     idle             starts, says "started", ends     (for settings that cannot be)
+ *     mpi              moray_init after MPI_Init
+ *     uncaught         moray_take_as of a failed task in the driver
+ */
+#include "law.h"
+
+#include <dlfcn.h>
+
+MORAY_TASK(int32_t, add, (int32_t, a), (int32_t, b))
+{
+    return a + b;
+}
+
+MORAY_TASK(int32_t, fails, (int32_t, value))
+{
+    moray_fail(MORAY_FAILED, "a story of %d", value);
+    return 0;
+}
+
+MORAY_ACTOR(tally, (int32_t, value));
+MORAY_ACTOR(other);
+MORAY_METHOD(int32_t, tally, add, (int32_t, by))
+{
+    return self->value += by;
+}
+
+static enum moray_code before_init[8];
+
+static void call_all(enum moray_code *codes)
+{
+    int32_t value = 3;
+    moray_ref ref = moray_put(&value, sizeof(value));
+
+    codes[0] = ref.owner ? MORAY_OK : moray_last(NULL);
+    ref = moray_call(add, 1, 2);
+    codes[1] = ref.owner ? MORAY_OK : moray_last(NULL);
+    ref = (moray_ref){1, 1, 1, 0};
+    codes[2] = moray_get(ref, &value, 0);
+    codes[3] = moray_release(ref);
+    codes[4] = moray_wait(&ref, 1, 1, NULL, NULL, NULL, NULL, 0, 0);
+    codes[5] = moray_kv_put("a", "b", "c", 1, 0);
+    tally_actor actor = moray_new(tally);
+    codes[6] = actor.handle.node ? MORAY_OK : moray_last(NULL);
+    codes[7] = moray_scope_begin();
+}
+
+static void a_call_before_init_is_refused(void)
+{
+    for (size_t i = 0; i < COUNT_OF(before_init); i++)
+        DEMAND_SAME(before_init[i], MORAY_WRONG_STATE);
+}
+
+static void an_unregistered_function_is_refused(void)
+{
+    static const struct moray_function unknown = {.name = "stranger", .file = "x.c", .line = 1};
+    moray_ref ref = moray_submit(&unknown, NULL, NULL, NULL, 0, NULL);
+
+    DEMAND(ref.owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "stranger");
+    DEMAND_NAMES(last_story(), "MORAY_TASK");
+    ref = moray_submit(NULL, NULL, NULL, NULL, 0, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND(moray_new_actor(NULL, NULL, NULL, NULL, 0).node == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "MORAY_ACTOR");
+}
+
+static void wrong_arguments_are_refused(void)
+{
+    int32_t a = 1;
+    int64_t wide = 2;
+    struct moray_argument arguments[3] = {{.data = &a, .size = sizeof(a)},
+                                          {.data = &wide, .size = sizeof(wide)},
+                                          {.data = &a, .size = sizeof(a)}};
+    moray_ref ref = moray_submit(&add_function, NULL, NULL, arguments, 1, NULL);
+
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "add takes 2 arguments, not 1");
+    ref = moray_submit(&add_function, NULL, NULL, arguments, 3, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    ref = moray_submit(&add_function, NULL, NULL, arguments, 2, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "argument 2 of add has 8 bytes");
+    ref = moray_submit(&tally_add_function, NULL, NULL, arguments, 1, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    tally_actor actor = moray_new(tally);
+    other_actor other = moray_new(other);
+    ref = moray_submit_method(other.handle, &tally_add_function, NULL, NULL, arguments, 1, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_WRONG_TYPE);
+    DEMAND_OK(moray_actor_release(other));
+    ref = moray_submit_method(actor.handle, &add_function, NULL, NULL, arguments, 1, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_OK(moray_actor_release(actor));
+}
+
+static void null_references_and_pointers_are_refused(void)
+{
+    moray_ref none = {0, 0, 0, 0};
+    moray_view view;
+
+    DEMAND_CODE(moray_get_view(none, &view, 0), moray_last(NULL));
+    DEMAND(moray_last(NULL) != MORAY_OK);
+    DEMAND(moray_release(none) != MORAY_OK);
+    DEMAND(moray_cancel(none) != MORAY_OK);
+    DEMAND(moray_wait(&none, 1, 1, NULL, NULL, NULL, NULL, 0, 0) != MORAY_OK);
+    DEMAND(moray_call(add, none, 1).owner == 0);
+    DEMAND(moray_put(NULL, 4).owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    moray_ref put = moray_put_value(int32_t, 1);
+    DEMAND_CODE(moray_get_view(put, NULL, 0), MORAY_INVALID);
+    DEMAND_CODE(moray_get_many(&put, 1, NULL, 0), MORAY_INVALID);
+    DEMAND_OK(moray_release(put));
+    tally_actor nobody = {{0, 0, 0, 0}};
+    DEMAND(moray_call(tally_add, nobody, 1).owner == 0);
+    DEMAND_CODE(moray_actor_release(nobody), MORAY_INVALID);
+    DEMAND_CODE(moray_kill(nobody, 0), MORAY_INVALID);
+}
+
+static void stale_references_are_refused(void)
+{
+    moray_ref ref = moray_put_value(int32_t, 1), wild[4];
+    int32_t value;
+
+    DEMAND_OK(moray_release(ref));
+    DEMAND_CODE(moray_release(ref), MORAY_STALE); /* released twice */
+    DEMAND_NAMES(last_story(), "released");
+    DEMAND_CODE(moray_get(ref, &value, 0), MORAY_STALE);
+    DEMAND(moray_call(add, ref, 1).owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_STALE);
+    wild[0] = (moray_ref){ref.owner, 0xfffffff0, 7, 0};
+    wild[1] = (moray_ref){0xffff, 1, 1, 0};
+    wild[2] = (moray_ref){ref.owner, ref.index, ref.generation + 1000, 0};
+    wild[3] = (moray_ref){0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
+    for (int i = 0; i < 4; i++) {
+        DEMAND_CODE(moray_get(wild[i], &value, 0), MORAY_STALE);
+        DEMAND_CODE(moray_release(wild[i]), MORAY_STALE);
+    }
+}
+
+static volatile int32_t interrupted_code;
+
+static void handler(int signal)
+{
+    int32_t value = 1;
+    moray_ref ref = moray_put(&value, sizeof(value));
+
+    (void)signal;
+    if (!ref.owner)
+        interrupted_code = (int32_t)moray_last(NULL);
+    else
+        moray_release(ref);
+}
+
+static void *keep_interrupting(void *thread)
+{
+    for (int i = 0; i < 400 && !interrupted_code; i++) {
+        pthread_kill(*(pthread_t *)thread, SIGUSR1);
+        law_sleep_ms(1);
+    }
+    return NULL;
+}
+
+static void a_signal_handler_that_interrupts_a_call_is_refused(void)
+{
+    pthread_t self = pthread_self(), other;
+    static char bytes[1 << 20];
+
+    signal(SIGUSR1, handler);
+    DEMAND(pthread_create(&other, NULL, keep_interrupting, &self) == 0);
+    for (uint64_t until = law_ms() + 3000; !interrupted_code && law_ms() < until;) {
+        moray_ref ref = moray_put(bytes, sizeof(bytes));
+        DEMAND_OK(moray_release(ref));
+    }
+    pthread_join(other, NULL);
+    signal(SIGUSR1, SIG_DFL);
+    DEMAND_SAME(interrupted_code, MORAY_WRONG_STATE);
+    /* and the interrupted thread goes on */
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
+}
+
+static void a_second_init_is_refused(void)
+{
+    DEMAND_CODE(moray_init_with(NULL, NULL, (struct moray_options){0}), MORAY_WRONG_STATE);
+    DEMAND_NAMES(last_story(), "second time");
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
+}
+
+static const struct law laws[] = {
+    {"bad input: a call before init", a_call_before_init_is_refused, 10},
+    {"bad input: an unregistered function", an_unregistered_function_is_refused, 10},
+    {"bad input: wrong number or size of arguments", wrong_arguments_are_refused, 10},
+    {"bad input: null references", null_references_and_pointers_are_refused, 10},
+    {"bad input: stale references, and release twice", stale_references_are_refused, 10},
+    {"bad input: a call in a signal handler that interrupted a call (decision 44)",
+     a_signal_handler_that_interrupts_a_call_is_refused, 20},
+    {"bad input: moray_init twice", a_second_init_is_refused, 10},
+};
+
+/* MPI is in the library; the program itself need not be built with it. */
+static void start_mpi(void)
+{
+    void *mpi = dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL);
+    int (*init)(int *, char ***) = NULL;
+
+    if (mpi)
+        *(void **)&init = dlsym(mpi, "MPI_Init");
+    if (!init || init(NULL, NULL) != 0)
+        exit(77);
+}
+
+static int one_mode(const char *mode, int argc, char **argv)
+{
+    if (!strcmp(mode, "mpi"))
+        start_mpi();
+    moray_init(&argc, &argv);
+    if (!strcmp(mode, "uncaught"))
+        return moray_take_as(int32_t, moray_call(fails, 12));
+    puts("started");
+    return moray_finalize();
+}
+
+int main(int argc, char **argv)
+{
+    enum moray_code after_end[8];
+    unsigned failed;
+    int status;
+
+    if (argc > 1)
+        return one_mode(argv[1], argc, argv);
+    call_all(before_init);
+    laws_begin();
+    signal(SIGALRM, law_too_long);
+    moray_init(&argc, &argv);
+    failed = laws_run(NULL, laws, COUNT_OF(laws));
+    status = moray_finalize();
+    call_all(after_end);
+    for (size_t i = 0; i < COUNT_OF(after_end); i++)
+        status |= after_end[i] != MORAY_WRONG_STATE;
+    status |= moray_finalize() != 1;
+    printf("%s %u - bad input: calls after finalize\n", status ? "not ok" : "ok", law_number + 1);
+    return failed || status;
+}

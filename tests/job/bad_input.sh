@@ -1,0 +1,44 @@
+#!/bin/bash
+# Starts that cannot be: each ends with status 1 within its limit, and names what to change.
+#
+#   bad_input.sh PROGRAM
+set -u
+# shellcheck source=tests/tap.sh
+source "$(dirname "$0")/../tap.sh"
+
+program=$1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+
+# refused NAME WORD MODE [SETTING…]
+refused() {
+    local name=$1 word=$2 mode=$3 output code=0
+    shift 3
+    output=$(tap_limit 20 env "$@" "$program" "$mode" 2>&1 </dev/null) || code=$?
+    if [ "$code" = 77 ]; then
+        tap_skip "bad input: $name" "MPI cannot be started here"
+    elif [ "$code" = 1 ] && grep -q -- "$word" <<<"$output" && ! grep -q '^started' <<<"$output"; then
+        tap_ok "bad input: $name"
+    else
+        tap_fail "bad input: $name" "exit status $code, wanted 1 and the word $word: $output"
+    fi
+}
+
+refused "moray_init after MPI_Init" MPI mpi
+refused "an uncaught error ends the job with its story (decision 42)" "a story of 12" uncaught
+refused "an arena larger than the memory limit" MORAY_STORE_BYTES idle MORAY_STORE_BYTES=60TiB
+refused "zero workers" MORAY_WORKERS idle MORAY_WORKERS=0
+for bad in text -1 1e3 99999999999999999999999 4x '1 2'; do
+    refused "MORAY_WORKERS=$bad" MORAY_WORKERS idle "MORAY_WORKERS=$bad"
+    refused "MORAY_QUEUE_MAX=$bad" MORAY_QUEUE_MAX idle "MORAY_QUEUE_MAX=$bad"
+done
+for bad in lots -5 0 101% 0% 1EiB 99999999999999999999GiB; do
+    refused "MORAY_STORE_BYTES=$bad" MORAY_STORE_BYTES idle "MORAY_STORE_BYTES=$bad"
+done
+for setting in MORAY_SPIN_US=-1 MORAY_SPIN_US=soon MORAY_FABRIC=pigeon MORAY_SHARE=perhaps \
+    MORAY_HEAD=tail MORAY_ATTEMPTS=0 MORAY_ATTEMPTS=-3 MORAY_LOG=loud MORAY_CORES=x \
+    MORAY_CORES=5-2 MORAY_CORES=100000 MORAY_CHAOS=worker MORAY_CHAOS=worker=-1ms \
+    MORAY_PROCESSES_MAX=1 MORAY_NEAR_BYTES=close MORAY_NO_SUCH_SETTING=1; do
+    refused "$setting" "${setting%%=*}" idle "$setting"
+done
+refused "more workers than processes" MORAY_PROCESSES_MAX idle MORAY_WORKERS=8 MORAY_PROCESSES_MAX=4
+tap_done
