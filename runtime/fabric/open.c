@@ -24,6 +24,8 @@ void fabric_environment(const char *provider)
         {"OMPI_MCA_pml", "ob1"},
         /* The one that works over tcp and between hosts at FUNNELED. */
         {"OMPI_MCA_osc", "pt2pt"},
+        /* Its stack traces would take the signals from the driver, whose status they are. */
+        {"OMPI_MCA_opal_signal", ""},
         /* Libraries that libfabric brings along would catch SIGSEGV for themselves. */
         {"IPATH_NO_BACKTRACE", "1"},
         {"HFI_NO_BACKTRACE", "1"},
