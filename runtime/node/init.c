@@ -378,6 +378,8 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
             log_error("%s", agent.start_error.text);
             _exit(1); /* the other ranks must learn of it, and only the launcher reaches them */
         }
+        if (atomic_load(&agent.ready) == 2)
+            pthread_join(agent.thread, NULL);
         return agent.start_error.code;
     }
     driver_begin();
@@ -393,8 +395,7 @@ enum moray_code moray_init(int *argc, char ***argv)
         return code;
     moray_last(&story);
     fprintf(stderr, "moray: moray_init: %s: %s\n", error_name(code), story);
-    fflush(NULL);
-    _exit(1);
+    exit(1); /* what the program set up before, an MPI of its own too, is taken down by its handlers */
 }
 
 int moray_finalize(void)

@@ -202,15 +202,25 @@ static const struct law laws[] = {
     {"bad input: moray_init twice", a_second_init_is_refused, 10},
 };
 
-/* MPI is in the library; the program itself need not be built with it. */
+static int (*finalize_mpi)(void);
+
+static void end_mpi(void)
+{
+    finalize_mpi();
+}
+
+/* MPI is in the library; the program itself need not be built with it. Who started MPI ends it, also
+ * where moray_init ends the process: without that MPI leaves a directory behind. */
 static void start_mpi(void)
 {
     void *mpi = dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL);
     int (*init)(int *, char ***) = NULL;
 
-    if (mpi)
+    if (mpi) {
         *(void **)&init = dlsym(mpi, "MPI_Init");
-    if (!init || init(NULL, NULL) != 0)
+        *(void **)&finalize_mpi = dlsym(mpi, "MPI_Finalize");
+    }
+    if (!init || !finalize_mpi || init(NULL, NULL) != 0 || atexit(end_mpi))
         exit(77);
 }
 

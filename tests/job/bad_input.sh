@@ -1,5 +1,6 @@
 #!/bin/bash
-# Starts that cannot be: each ends with status 1 within its limit, and names what to change.
+# Starts that cannot be: each ends with status 1 within its limit, names what to change, and leaves
+# nothing in TMPDIR.
 #
 #   bad_input.sh PROGRAM
 set -u
@@ -7,6 +8,9 @@ set -u
 source "$(dirname "$0")/../tap.sh"
 
 program=$1
+TMPDIR=$(mktemp -d)
+trap 'rm -rf "$TMPDIR"' EXIT
+export TMPDIR
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 # refused NAME WORD MODE [SETTING…]
@@ -41,4 +45,8 @@ for setting in MORAY_SPIN_US=-1 MORAY_SPIN_US=soon MORAY_FABRIC=pigeon MORAY_SHA
     refused "$setting" "${setting%%=*}" idle "$setting"
 done
 refused "more workers than processes" MORAY_PROCESSES_MAX idle MORAY_WORKERS=8 MORAY_PROCESSES_MAX=4
+left=$(find "$TMPDIR" -mindepth 1)
+if [ -z "$left" ]; then tap_ok "bad input: nothing is left"; else
+    tap_fail "bad input: nothing is left" "$left"
+fi
 tap_done
