@@ -162,6 +162,11 @@ uint64_t program_address(uint64_t offset)
     return (uint64_t)(uintptr_t)image_first + offset;
 }
 
+uint64_t program_bytes(void)
+{
+    return (uint64_t)(image_last - image_first);
+}
+
 const struct moray_site *site_unpack(uint32_t packed)
 {
     if (!packed || packed - 1 + sizeof(struct moray_site) > (uint64_t)(image_last - image_first))

@@ -129,6 +129,7 @@ bool agent_settle(struct moray_error *error);
 void agent_random(void *bytes, size_t count);
 uint64_t program_offset(uint64_t address);
 uint64_t program_address(uint64_t offset);
+uint64_t program_bytes(void);
 
 /* ---- workers.c ---- */
 bool workers_start(void);

@@ -367,6 +367,31 @@ void head_ask(uint32_t index, uint32_t kind, const void *bytes, uint32_t count)
         remote_head_ask(token, kind, bytes, count);
 }
 
+/* Whether an answer has what the process that asked will read. */
+static bool answer_fits(enum request_kind kind, const void *bytes, uint32_t count)
+{
+    struct answer_kv kv;
+    struct answer_next next;
+
+    switch (kind) {
+    case REQUEST_KV:
+        if (count < sizeof(kv))
+            return false;
+        memcpy(&kv, bytes, sizeof(kv));
+        return kv.bytes <= count - sizeof(kv);
+    case REQUEST_NEXT:
+        if (count < sizeof(next))
+            return false;
+        memcpy(&next, bytes, sizeof(next));
+        return next.bytes <= count - sizeof(next);
+    case REQUEST_ACTOR_NEW:
+    case REQUEST_ACTOR_NAMED:
+        return count == sizeof(moray_actor);
+    default:
+        return true;
+    }
+}
+
 void head_answered(uint64_t token, enum moray_code code, const void *bytes, uint32_t count)
 {
     uint32_t index = (uint32_t)token;
@@ -376,9 +401,13 @@ void head_answered(uint64_t token, enum moray_code code, const void *bytes, uint
         return;
     }
     record = lane_find(&agent.lane, index, (uint32_t)(token >> 32));
-    if (!record || life_state(record_life(record)) != RECORD_RUNNING)
+    if (!record || record->kind != RECORD_REQUEST ||
+        life_state(record_life(record)) != RECORD_RUNNING ||
+        life_slot(record_life(record)) != LANE_AGENT)
         return;
-    if (code == MORAY_OK)
+    if (code == MORAY_OK && !answer_fits((enum request_kind)record->function, bytes, count))
+        agent_end_failed(index, MORAY_PROTOCOL, "an answer of the GCS of %u bytes", count);
+    else if (code == MORAY_OK)
         agent_answer(index, bytes, count);
     else
         agent_end_failed(index, code, "%.*s", (int)count, (const char *)bytes);

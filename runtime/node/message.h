@@ -3,9 +3,11 @@
  *
  *     item: kind, bytes behind this head (a multiple of 8) | fields of the kind | bytes
  *
- * Names: an object is {owner rank, index, generation}; `index` of a rank's own arena. Bytes from the
- * wire are read by bounded readers (base/bytes.h) and checked before use; whatever does not fit is
- * dropped with a log line, and the job ends, since its order is then lost.
+ * Names: an object is {owner rank, index, generation}; `index` of a rank's own arena.
+ * Bytes from the wire are checked before use: message_next() cuts a row into items that lie wholly in
+ * it, message_wrong() says whether an item is what its kind says; only then does anybody act on it. A
+ * row that is wrong ends the job, which names the rank and the fault: what came behind is lost.
+ * Threads: no state; any. Cost: ~10 ns an item, more for a task by its arguments.
  */
 #ifndef MORAY_NODE_MESSAGE_H
 #define MORAY_NODE_MESSAGE_H
@@ -123,5 +125,25 @@ struct item_end {
     int32_t status;
     uint32_t reserved;
 };
+
+#define MESSAGE_VALUE_BYTES_MAX ((uint64_t)1 << 46) /* the most that MORAY_STORE_BYTES takes */
+
+struct message_world { /* what numbers in a message are checked against; tables borrowed */
+    uint32_t rank, rank_count;
+    uint32_t record_count; /* of this rank's arena */
+    uint32_t function_count, class_count;
+    const struct moray_function *const *functions;
+    const struct moray_class *const *classes;
+    uint64_t program_bytes; /* set-up functions lie in it */
+};
+
+/** Takes the next item off a row; it lies wholly in the row, aligned as the row is.
+ *  Errors: NULL: the row is over, or (`row->bad`) malformed. */
+const struct item *message_next(struct bytes_reader *row);
+
+/** Whether an item that rank `from` sent is what its kind says: each length, count and number that is
+ *  relied on later. Returns what is wrong (static), or NULL. */
+const char *message_wrong(const struct item *item, uint32_t from,
+                          const struct message_world *world);
 
 #endif

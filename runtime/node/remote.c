@@ -407,19 +407,29 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
 
 static void on_message(void *context, uint32_t rank, const void *bytes, size_t count)
 {
-    const char *at = bytes, *end = at + count;
+    const struct message_world world = {.rank = agent.rank,
+                                        .rank_count = agent.rank_count,
+                                        .record_count = agent.lane.control->layout.record_count,
+                                        .function_count = function_count,
+                                        .class_count = class_count,
+                                        .functions = functions,
+                                        .classes = classes,
+                                        .program_bytes = program_bytes()};
+    struct bytes_reader row = bytes_read(bytes, count);
+    const struct item *item;
 
     (void)context;
-    while (end - at >= (ptrdiff_t)sizeof(struct item)) {
-        const struct item *item = (const struct item *)at;
-        if (item->bytes > (size_t)(end - at) - sizeof(*item)) {
-            agent_fail("a message of rank %u is malformed", rank);
+    while ((item = message_next(&row))) {
+        const char *wrong = message_wrong(item, rank, &world);
+        if (wrong) {
+            agent_fail("a message of rank %u is malformed: %s", rank, wrong);
             return;
         }
         struct bytes_reader in = bytes_read(item + 1, item->bytes);
         take_item(rank, item, &in);
-        at += sizeof(*item) + item->bytes;
     }
+    if (row.bad)
+        agent_fail("a message of rank %u is malformed: an item is longer than the message", rank);
 }
 
 static void on_read_done(void *context, uint64_t cookie, enum moray_code code, bool posted)

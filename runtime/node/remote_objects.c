@@ -131,6 +131,29 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
 
 static void pull_start(uint32_t index, uint32_t request, bool finish);
 
+/* Whether a FAR value can be what it says: readers go where it points without looking again. */
+static bool lies_there(const struct value *value)
+{
+    const struct record *record;
+    uint64_t from, room;
+
+    if (value->rank >= agent.rank_count)
+        return false;
+    if (value->rank == agent.rank) {
+        if (value->index >= agent.lane.control->layout.record_count)
+            return false;
+        record = record_at(value->index);
+        return life_state(record_life(record)) == RECORD_DONE &&
+               record_flags(record) & RECORD_RESULT_BLOCK &&
+               record_result_bytes(record) == value->bytes;
+    }
+    if (!remote_peers[value->rank].same_host)
+        return true; /* its holder is asked */
+    from = (uint64_t)value->place * ARENA_PLACE_BYTES + (uint64_t)(value->window >> 8) * 64;
+    room = window_bytes(remote_peers[value->rank].window);
+    return from <= room && value->bytes <= room - from;
+}
+
 void value_take(uint32_t index, const struct value *value, const void *bytes, bool eager)
 {
     struct record *record = record_at(index);
@@ -161,8 +184,9 @@ void value_take(uint32_t index, const struct value *value, const void *bytes, bo
     case SHAPE_FAR:
         break;
     }
-    if (value->rank >= agent.rank_count) {
-        agent_end_failed(index, MORAY_PROTOCOL, "an object at a rank that does not exist");
+    if (!lies_there(value)) {
+        agent_end_failed(index, MORAY_PROTOCOL,
+                         "the bytes of the object are not where rank %u says", value->rank);
         return;
     }
     record_set_result_bytes(record, value->bytes);

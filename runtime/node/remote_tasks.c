@@ -397,7 +397,8 @@ void tasks_take_result(uint32_t rank, struct bytes_reader *in)
     struct record *record = item ? lane_find(&agent.lane, item->index, item->generation) : NULL;
     uint64_t life = record ? record_life(record) : 0;
 
-    if (!record || life_state(life) != RECORD_RUNNING || life_slot(life) != LANE_AGENT) {
+    if (!record || record->kind > RECORD_METHOD || life_state(life) != RECORD_RUNNING ||
+        life_slot(life) != LANE_AGENT) {
         log_warning("rank %u told the end of a task that this rank did not send", rank);
         return;
     }
