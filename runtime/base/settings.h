@@ -45,7 +45,8 @@
     X(MORAY_FABRIC, fabric, CHOICE, JOB, "ofi", 0, 0, "ofi mpi", "",                               \
       "What carries messages and objects between ranks: libfabric (ofi) or MPI (mpi).")            \
     X(MORAY_PROVIDER, provider, TEXT, JOB, "", 0, 0, "", "",                                       \
-      "The provider of libfabric, as fi_info names it. Empty: the best that behaves.")             \
+      "The provider of libfabric, as fi_info names it. Empty: the best that behaves. shm, net, "   \
+      "udp and sockets, which do not, are refused unless a ! stands at the end (udp;ofi_rxd!).")   \
     X(MORAY_INTERFACE, interface, TEXT, JOB, "", 0, 0, "", "",                                     \
       "The network interface, or the address with its prefix (10.1.0.0/16), that ranks publish "   \
       "and listen on. Empty: the one that leads to rank 0.")                                       \
@@ -60,7 +61,7 @@
       "waits.")                                                                                    \
     X(MORAY_PROCESSES_MAX, processes_max, COUNT, RANK, "256", 2, 65536, "", "processes",           \
       "Workers, actors and spare processes that one rank may have at a time.")                     \
-    X(MORAY_SPARES_MAX, spares_max, COUNT, RANK, "auto", 0, 4096, "", "processes",                 \
+    X(MORAY_SPARES_MAX, spares_max, COUNT, RANK, "auto", 1, 4096, "", "processes",                 \
       "Extra workers that may stand in for those that wait for a result. auto: what "              \
       "MORAY_PROCESSES_MAX leaves.")                                                               \
     X(MORAY_SPIN_US, spin_us, COUNT, RANK, "20", 0, 10000, "", "microseconds",                     \
@@ -72,7 +73,8 @@
       "A task that lacks fewer bytes of its inputs on its node stays there; otherwise the global " \
       "scheduler chooses a node.")                                                                 \
     X(MORAY_SPILL_QUEUE, spill_queue, COUNT, JOB, "64", 1, 67108864, "", "tasks",                  \
-      "Tasks queued for each core of a node above which the node gives tasks to others.")          \
+      "Tasks with resources of their own that may wait for each core of a node; further ones are " \
+      "placed by the least expected wait of all nodes. (Plain tasks move to whoever is idle.)")    \
     X(MORAY_LOG, log, CHOICE, JOB, "warning", 0, 0, "error warning info debug", "",                \
       "What Moray itself says on standard error: this level and those before it.")                 \
     X(MORAY_REPORT_LEAKS, report_leaks, BOOL, JOB, "off", 0, 0, "", "",                            \

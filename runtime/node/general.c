@@ -69,6 +69,7 @@ enum moray_code general_start(struct moray_error *error)
                  .memory_bytes = window_memory_limit_of_node()},
         .worker_count = agent.worker_count ? agent.worker_count : 1,
         .near_bytes = agent.settings.near_bytes,
+        .queue_max = agent.settings.spill_queue * (agent.worker_count ? agent.worker_count : 1),
         .alone = agent.rank_count == 1,
     };
 
@@ -137,23 +138,15 @@ static void grant(uint64_t id)
         local_done(agent.local, id);
 }
 
-void general_take(uint32_t index, uint32_t generation)
+/* Gives a task to the local scheduler, which runs it here or, where its place allows, hands it over. */
+static void submit(uint32_t index, uint32_t generation, enum local_place place)
 {
-    struct record *record = lane_record(&agent.lane, index);
-    const struct record_long *details = lane_long(&agent.lane, record);
+    struct local_task task = {
+        .id = id_of(index, generation), .need = need_of(index), .place = place};
     struct moray_error error;
 
-    general_ended(index); /* a former life of the record that was cancelled */
-    if (life_state(record_life(record)) != RECORD_QUEUED || map_get(&known, index))
-        return;
-    if (details && !(record_flags(record) & RECORD_PROXY) &&
-        ((details->on_rank >= 0 && details->on_rank != (int32_t)agent.rank) || details->spread ||
-         !agent.worker_count)) {
-        if (remote_place(index, generation, details))
-            return;
-    }
-    struct local_task task = {
-        .id = id_of(index, generation), .need = need_of(index), .place = LOCAL_HERE};
+    if (place == LOCAL_ANYWHERE)
+        task.missing_bytes = remote_missing(index, agent.rank);
     if (local_submit(agent.local, &task, &error) != MORAY_OK) {
         if (agent_claim(index, generation))
             agent_end_failed(index, error.code, "%s", error.text);
@@ -167,6 +160,26 @@ void general_take(uint32_t index, uint32_t generation)
     }
     tasks[task_count] = (struct general){.index = index, .generation = generation};
     map_set(&known, index, ++task_count);
+}
+
+void general_take(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    const struct record_long *details = lane_long(&agent.lane, record);
+    bool is_ours = lane_home(&agent.lane, index) != LANE_AGENT; /* it did not come by a message */
+
+    general_ended(index); /* a former life of the record that was cancelled */
+    if (life_state(record_life(record)) != RECORD_QUEUED || map_get(&known, index))
+        return;
+    if (details && !(record_flags(record) & RECORD_PROXY) &&
+        ((details->on_rank >= 0 && details->on_rank != (int32_t)agent.rank) || details->spread ||
+         !agent.worker_count)) {
+        if (remote_place(index, generation, details))
+            return;
+        is_ours = false;
+    }
+    submit(index, generation,
+           is_ours && !(details && details->on_rank >= 0) ? LOCAL_ANYWHERE : LOCAL_HERE);
 }
 
 /* A process that has nothing to do: a spare, or a worker whose core the lane may not use. */
@@ -314,6 +327,18 @@ static void lend_cores(void)
     }
 }
 
+/* The queue here is too long for it, or its inputs lie elsewhere; it may be best here all the same. */
+static void hand_over(uint32_t number)
+{
+    struct general general = tasks[number];
+
+    forget(number);
+    if (!is_over(&general) &&
+        !remote_place(general.index, general.generation,
+                      lane_long(&agent.lane, lane_record(&agent.lane, general.index))))
+        submit(general.index, general.generation, LOCAL_HERE);
+}
+
 void general_actions(void)
 {
     struct local_action action;
@@ -358,6 +383,8 @@ void general_actions(void)
                 resume((uint32_t)*at - 1);
             break;
         case LOCAL_HAND_OVER:
+            if (at)
+                hand_over((uint32_t)*at - 1);
             break;
         }
     }

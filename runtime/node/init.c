@@ -395,8 +395,7 @@ enum moray_code moray_init(int *argc, char ***argv)
         return code;
     moray_last(&story);
     fprintf(stderr, "moray: moray_init: %s: %s\n", error_name(code), story);
-    exit(
-        1); /* what the program set up before, an MPI of its own too, is taken down by its handlers */
+    exit(1); /* the program's own handlers take down what it set up before, an MPI of its own too */
 }
 
 int moray_finalize(void)

@@ -45,6 +45,8 @@ void remote_fetch_request(uint32_t request, const void *bytes, uint32_t count);
 
 /** A general task that is to run elsewhere; false: it stays. */
 bool remote_place(uint32_t index, uint32_t generation, const struct record_long *details);
+/** Bytes of a ready task's inputs that a node would have to fetch. */
+uint64_t remote_missing(uint32_t index, uint32_t rank);
 /** Whether some node would take a task of this rank now. */
 bool remote_can_send(void);
 bool remote_possible(struct resources need, int32_t on_rank, struct moray_error *error);

@@ -341,31 +341,78 @@ uint32_t moves_poll(void)
 
 /* ---- General tasks ---- */
 
+enum { TASK_NS_GUESSED = 1000000 }; /* where none has ended yet */
+
+/* The rank with the bytes of an object; UINT32_MAX: they are everywhere, or nowhere yet. */
+static uint32_t rank_with(uint32_t index, uint64_t *bytes)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint64_t *far = map_get(&agent.remote->far, index);
+    uint16_t flags = record_flags(record);
+
+    *bytes = record_result_bytes(record);
+    if (life_state(record_life(record)) != RECORD_DONE || *bytes <= INLINE_BYTES_MAX)
+        return UINT32_MAX;
+    if (flags & (RECORD_RESULT_FAR | RECORD_RESULT_SHARED))
+        return far ? (uint32_t)(*far >> 32) : UINT32_MAX;
+    return agent.rank;
+}
+
+uint64_t remote_missing(uint32_t index, uint32_t rank)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    uint32_t count = (uint32_t)__builtin_popcount(record->reference_mask), blob_bytes;
+    const moray_ref *refs = (const moray_ref *)lane_arguments(&agent.lane, record, &blob_bytes);
+    uint64_t missing = 0, bytes;
+
+    if (agent.rank_count == 1)
+        return 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t from = rank_with(refs[i].index, &bytes);
+        if (from < agent.rank_count && from != rank &&
+            !(agent.settings.share && remote_peers[from].host == remote_peers[rank].host))
+            missing += bytes;
+    }
+    return missing;
+}
+
+/* Nanoseconds until a task would run at a rank: those before it there, and the way of its inputs, a
+ * byte a nanosecond. */
+static double wait_at(uint32_t rank, uint32_t index)
+{
+    struct load load;
+    double before = remote_peers[rank].outstanding;
+
+    local_load(agent.local, &load);
+    if (rank == agent.rank)
+        before = (double)load.queued_count + load.running_count;
+    return before / remote_peers[rank].workers *
+               (double)(load.mean_task_ns ? load.mean_task_ns : TASK_NS_GUESSED) +
+           (double)remote_missing(index, rank);
+}
+
 bool remote_place(uint32_t index, uint32_t generation, const struct record_long *details)
 {
     struct resources need = {.core_parts = details && details->cores ? details->cores : 10000,
                              .memory_bytes = details ? details->memory_bytes : 0};
     uint32_t best = UINT32_MAX;
-    double best_load = 0;
+    double best_wait = 0;
 
     if (agent.rank_count == 1)
         return false;
-    if (details && details->on_rank >= 0 && (uint32_t)details->on_rank < agent.rank_count)
+    if (details && details->on_rank >= 0)
         best = (uint32_t)details->on_rank;
-    for (uint32_t rank = 0; best == UINT32_MAX || rank < agent.rank_count; rank++) {
-        if (rank == agent.rank_count)
-            break;
-        if (details && details->on_rank >= 0)
-            break;
+    for (uint32_t rank = 0; rank < agent.rank_count && !(details && details->on_rank >= 0);
+         rank++) {
         if (!remote_is_node(rank) || !resources_fit(need, resources_of(rank)))
             continue;
-        double load = (double)remote_peers[rank].outstanding / remote_peers[rank].workers;
-        if (best == UINT32_MAX || load < best_load) {
+        double wait = wait_at(rank, index);
+        if (best == UINT32_MAX || wait < best_wait) {
             best = rank;
-            best_load = load;
+            best_wait = wait;
         }
     }
-    if (best == UINT32_MAX || best == agent.rank)
+    if (best >= agent.rank_count || best == agent.rank)
         return false;
     if (!agent_claim(index, generation))
         return true;
