@@ -113,7 +113,8 @@ MORAY_MUST_CHECK enum moray_code fabric_watch(struct fabric *fabric, int fd,
                                               struct moray_error *error);
 
 /** Whether the options name a provider that may be used (ofi_setup.c).
- *  Errors: MORAY_INVALID: shm, net, udp and their like without `provider_forced`. */
+ *  Errors: MORAY_INVALID: shm, net, udp and sockets, alone or below another, without
+ *  `provider_forced`. */
 MORAY_MUST_CHECK enum moray_code fabric_provider_check(const struct fabric_options *options,
                                                        struct moray_error *error);
 

@@ -30,8 +30,8 @@ static const char *wanted_provider(const struct fabric_options *options)
     return options->provider ? options->provider : "tcp;ofi_rxm";
 }
 
-enum moray_code fabric_provider_check(const struct fabric_options *options,
-                                      struct moray_error *error)
+/* `provider`: what was asked for, or what libfabric found for it. */
+static enum moray_code refuse(const char *provider, struct moray_error *error)
 {
     static const char *const refused[][2] = {
         {"shm", "never tells of a death and cannot sleep"},
@@ -41,12 +41,18 @@ enum moray_code fabric_provider_check(const struct fabric_options *options,
     };
 
     for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
-        if (!options->provider_forced && has_part(wanted_provider(options), refused[i][0]))
+        if (has_part(provider, refused[i][0]))
             return error_set(error, MORAY_INVALID,
-                             "the libfabric provider %s is refused: it %s; take tcp;ofi_rxm, or "
-                             "force it by a setting",
-                             refused[i][0], refused[i][1]);
+                             "the libfabric provider %s is refused: %s %s; leave MORAY_PROVIDER "
+                             "empty, or set MORAY_PROVIDER='%s!' to have it all the same",
+                             provider, refused[i][0], refused[i][1], provider);
     return MORAY_OK;
+}
+
+enum moray_code fabric_provider_check(const struct fabric_options *options,
+                                      struct moray_error *error)
+{
+    return options->provider_forced ? MORAY_OK : refuse(wanted_provider(options), error);
 }
 
 static enum moray_code failed(struct moray_error *error, const char *what, int result)
@@ -82,7 +88,8 @@ static enum moray_code discover(struct ofi *ofi, struct moray_error *error)
                          "libfabric has no provider %s on %s with messages and one-sided reads: "
                          "%s (fi_info -l lists those there are)",
                          provider, ip, ofi_library.strerror(-result));
-    return MORAY_OK;
+    return ofi->base.options.provider_forced ? MORAY_OK
+                                             : refuse(ofi->info->fabric_attr->prov_name, error);
 }
 
 static enum moray_code endpoint_open(struct ofi *ofi, struct moray_error *error)

@@ -24,7 +24,7 @@
  *     HELLO       each rank to rank 0; when all are there, NODES to all
  */
 
-enum { POLL_AFTER_NS = 50000 };
+enum { POLL_AFTER_NS = 50000, PROGRAM_TEXT_BYTES = 128 * 1024 };
 
 static bool is_alone(void)
 {
@@ -155,72 +155,102 @@ static struct item_hello own_hello(void)
                                .window = agent.window};
 }
 
-/* A line a function: its name, types, file and line; NUL-ended. */
+static void print_types(FILE *out, const struct moray_parameter *list, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        fprintf(out, "%s%.64s:%u", i ? ", " : "", list[i].type, list[i].size);
+}
+
+/* What makes two programs one: a line a function and an actor, "add(int64_t:8) -> int64_t:8 at F:L".
+ * To be freed; NULL: no memory. */
+static char *program_text(void)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+
+    if (!out)
+        return NULL;
+    for (uint32_t i = 0; i < function_count && ftell(out) < PROGRAM_TEXT_BYTES; i++) {
+        fprintf(out, "%.200s(", functions[i]->name);
+        print_types(out, functions[i]->parameters, functions[i]->parameter_count);
+        fputs(functions[i]->result_count ? ") -> " : ")", out);
+        print_types(out, functions[i]->results, functions[i]->result_count);
+        fprintf(out, " at %.200s:%d\n", functions[i]->file, functions[i]->line);
+    }
+    for (uint32_t i = 0; i < class_count && ftell(out) < PROGRAM_TEXT_BYTES; i++)
+        fprintf(out, "actor %.200s(%u bytes) at %.200s:%d\n", classes[i]->name,
+                classes[i]->state_size, classes[i]->file, classes[i]->line);
+    if (fclose(out)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
 static void functions_send(uint32_t rank)
 {
-    size_t used = 0, room = 512 * 1024;
-    char *text = malloc(room);
+    char *text = program_text();
+    uint32_t count = text ? (uint32_t)strlen(text) + 1 : 1;
 
-    if (!text)
-        return;
-    for (uint32_t i = 0; i < function_count && used + 1024 < room; i++) {
-        const struct moray_function *function = functions[i];
-        used += (size_t)snprintf(text + used, room - used, "%s(", function->name);
-        for (unsigned k = 0; k < function->parameter_count && used + 256 < room; k++)
-            used += (size_t)snprintf(text + used, room - used, "%s%.64s:%u", k ? ", " : "",
-                                     function->parameters[k].type, function->parameters[k].size);
-        used += (size_t)snprintf(text + used, room - used, ")");
-        for (unsigned k = 0; k < function->result_count && used + 256 < room; k++)
-            used += (size_t)snprintf(text + used, room - used, "%s%.64s:%u", k ? ", " : " -> ",
-                                     function->results[k].type, function->results[k].size);
-        used += (size_t)snprintf(text + used, room - used, " at %.200s:%d\n", function->file,
-                                 function->line);
-    }
-    char *at = out_item(rank, ITEM_FUNCTIONS, (uint32_t)used + 1);
-    memcpy(at, text, used);
-    at[used] = '\0';
+    memcpy(out_item(rank, ITEM_FUNCTIONS, count), text ? text : "", count);
     free(text);
 }
 
-/* The first line that the other rank has otherwise, for the story. */
+static const char *next_line(const char *line)
+{
+    const char *end = strchr(line, '\n');
+    return end ? end + 1 : line + strlen(line);
+}
+
+/* The line with the name (what stands before the '(') of `line`, or NULL. */
+static const char *find_named(const char *text, const char *line)
+{
+    size_t name = strcspn(line, "(\n");
+
+    for (; *text; text = next_line(text))
+        if (strncmp(text, line, name + 1) == 0)
+            return text;
+    return NULL;
+}
+
+/* Bytes of a line before its place, which may differ. */
+static size_t meaning(const char *line)
+{
+    size_t length = strcspn(line, "\n");
+
+    for (size_t at = 0; at + 4 <= length; at++)
+        if (strncmp(line + at, " at ", 4) == 0)
+            return at;
+    return length;
+}
+
+/* Ends the job with the first line that one has otherwise, or not at all. */
 static void functions_differ(uint32_t rank, const char *theirs)
 {
-    for (uint32_t i = 0; i < function_count; i++) {
-        const struct moray_function *function = functions[i];
-        char name[256];
-        size_t length = (size_t)snprintf(name, sizeof(name), "%s(", function->name);
-        const char *line = theirs;
-        while (line && strncmp(line, name, length))
-            line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL;
-        if (!line || !*line) {
-            agent_fail(
-                "the programs of rank 0 and rank %u differ: %s (%s:%d) is not in that of rank "
-                "%u; start the same program on all ranks",
-                rank, function->name, function->file, function->line, rank);
-            return;
-        }
-        char mine[1024];
-        int used = snprintf(mine, sizeof(mine), "%s(", function->name);
-        for (unsigned k = 0; k < function->parameter_count && used < 900; k++)
-            used += snprintf(mine + used, sizeof(mine) - (size_t)used, "%s%.64s:%u", k ? ", " : "",
-                             function->parameters[k].type, function->parameters[k].size);
-        used += snprintf(mine + used, sizeof(mine) - (size_t)used, ")");
-        for (unsigned k = 0; k < function->result_count && used < 900; k++)
-            used +=
-                snprintf(mine + used, sizeof(mine) - (size_t)used, "%s%.64s:%u", k ? ", " : " -> ",
-                         function->results[k].type, function->results[k].size);
-        if (strncmp(line, mine, (size_t)used)) {
-            agent_fail("the programs of rank 0 and rank %u differ: %s at %s:%d is on rank %u %.*s; "
+    char *ours = program_text();
+    const char *line, *other;
+
+    for (line = ours ? ours : ""; *line; line = next_line(line)) {
+        other = find_named(theirs, line);
+        if (!other)
+            agent_fail("the programs of rank 0 and rank %u differ: %.*s is not in that of rank %u; "
                        "start the same program on all ranks",
-                       rank, mine, function->file, function->line, rank, (int)strcspn(line, "\n"),
-                       line);
-            return;
-        }
+                       rank, (int)strcspn(line, "\n"), line, rank);
+        else if (meaning(line) != meaning(other) || strncmp(line, other, meaning(line)) != 0)
+            agent_fail("the programs of rank 0 and rank %u differ: %.*s is on rank %u %.*s; start "
+                       "the same program on all ranks",
+                       rank, (int)strcspn(line, "\n"), line, rank, (int)strcspn(other, "\n"),
+                       other);
     }
-    agent_fail(
-        "the programs of rank 0 and rank %u differ: rank %u has functions or actors that rank 0 "
-        "has not; start the same program on all ranks",
-        rank, rank);
+    for (line = theirs; ours && *line; line = next_line(line))
+        if (!find_named(ours, line))
+            agent_fail("the programs of rank 0 and rank %u differ: %.*s of rank %u is not in that "
+                       "of rank 0; start the same program on all ranks",
+                       rank, (int)strcspn(line, "\n"), line, rank);
+    free(ours);
+    agent_fail("the programs of rank 0 and rank %u differ; start the same program on all ranks",
+               rank);
 }
 
 static void take_hello(uint32_t rank, struct bytes_reader *in)
@@ -656,16 +686,30 @@ static bool settings_share(struct moray_error *error)
     return true;
 }
 
+/* MORAY_PROVIDER without the '!' at its end; whether it was there. */
+static bool provider_read(char provider[SETTING_TEXT_MAX])
+{
+    size_t length = strlen(agent.settings.provider);
+
+    memcpy(provider, agent.settings.provider, length + 1);
+    if (!length || provider[length - 1] != '!')
+        return false;
+    provider[length - 1] = '\0';
+    return true;
+}
+
 static bool fabric_begin(const uint8_t *secret, struct moray_error *error)
 {
+    static char provider[SETTING_TEXT_MAX]; /* the fabric borrows it */
+    bool forced = provider_read(provider);
     struct fabric_options options = {
         .kind = agent.settings.fabric == SETTING_MPI ? FABRIC_MPI : FABRIC_OFI,
         .rank = agent.rank,
         .rank_count = agent.rank_count,
         .one_host = agent.launch.local_count == agent.rank_count,
         .interface = *agent.settings.interface ? agent.settings.interface : NULL,
-        .provider = *agent.settings.provider ? agent.settings.provider : NULL,
-        .provider_forced = *agent.settings.provider != '\0',
+        .provider = *provider ? provider : NULL,
+        .provider_forced = forced,
         .arena = window_rw(agent.window, 0),
         .arena_bytes = window_bytes(agent.window),
         .secret = secret,
