@@ -421,7 +421,7 @@ static void wait_moves_data_only_when_asked(void)
         moray_call_with((.on_rank = on_node(0)), filled, (uint64_t)16 * MIB, 1),
         moray_call(after, 600, 1),
     };
-    moray_ref ready[1];
+    moray_ref ready[2];
     size_t ready_count;
 
     DEMAND_OK(moray_wait(refs, 1, 1, NULL, NULL, NULL, NULL, 0, 0));
