@@ -3,9 +3,11 @@
 # nothing: no process, memory, file or socket.
 #
 #   test_ends.sh MORAY PROGRAM WAY…      PROGRAM is tests/ends/ends; ways: alone, without a launcher,
-#                                        three ranks with the fabric ofi or mpi, or the same on
-#                                        two hosts: hosts-ofi, hosts-mpi
+#                                        three ranks with the fabric ofi or mpi, the same on two
+#                                        hosts: hosts-ofi, hosts-mpi, or kills at random times of
+#                                        the first second: early-ofi, early-mpi
 #
+# EARLY=N kills so often (12), EARLY_SEED=N at other times.
 # Processes are found by a variable of ours in their environment, which every descendant inherits,
 # processes of users and of Open MPI too. As root the test runs in a network of its own, with a
 # /dev/shm of its own, so that all sockets and files there are the job's.
@@ -101,9 +103,21 @@ wait_for_ready() {
     done
 }
 
+# Who is to be killed; before the program is ready he may not be there yet.
+find_to_kill() { # WHAT NUMBER JOB
+    local pid=""
+    if [ "$1" = moray ]; then pid=$3; else pid=$(find_process "$1" "$2"); fi
+    while [ -z "$pid" ] && [ -n "${after_ms:-}" ] && kill -0 "$3" 2>/dev/null; do
+        sleep 0.02
+        pid=$(find_process "$1" "$2")
+    done
+    echo "$pid"
+}
+
 # ends NAME STATUS MODE "ACTION" COMMAND…: the command, given MODE, says that it is ready, the action
 # is done, and the job is gone in time. STATUS: a number, "failed" (not 0) or "any".
-# The action is "kill SIGNAL WHAT [NUMBER]", or "-".
+# The action is "kill SIGNAL WHAT [NUMBER]", or "-". With after_ms=N the action does not wait for the
+# program to be ready, but comes N ms after the start, or as soon as there is somebody to be killed.
 ends() {
     local name=$1 status=$2 mode=$3 action=$4 signal what number pid job code=0 begin_ms left=start wrong=""
     shift 4
@@ -112,12 +126,14 @@ ends() {
     # A shell's background jobs ignore SIGINT unless told otherwise.
     env --default-signal ENDS_TAG=$tag "$@" "$program" "$mode" >"$work/out" 2>"$work/err" </dev/null &
     job=$!
-    if ! wait_for_ready $job && [ "$action" != - ]; then
+    if [ -n "${after_ms:-}" ]; then
+        sleep "$(printf '0.%03d' "$after_ms")"
+    elif ! wait_for_ready $job && [ "$action" != - ]; then
         wrong="it never became ready;"
     fi
     if [ "$action" != - ]; then
         read -r _ signal what number <<< "$action"
-        if [ "$what" = moray ]; then pid=$job; else pid=$(find_process "$what" "$number"); fi
+        pid=$(find_to_kill "$what" "$number" $job)
         [ -n "$pid" ] || wrong="$wrong there is no $what $number to be killed;"
         [ -z "$pid" ] || kill "-$signal" "$pid"
     fi
@@ -186,6 +202,20 @@ several() { # FABRIC
         "${run[@]}"
 }
 
+# While the job is being set up: whoever is killed, and whenever.
+early() { # FABRIC
+    local victims=(moray launcher "rank 0" "rank 1" "rank 2" "zygote 0" "zygote 2") victim i
+    export MORAY_FABRIC=$1
+    RANDOM=${EARLY_SEED:-1}
+    for i in $(seq "${EARLY:-12}"); do
+        victim=${victims[i % ${#victims[@]}]} after_ms=$((RANDOM % 1000))
+        [ $((i % 2)) = 0 ] || after_ms=$((after_ms / 4)) # half of them before anything is up
+        ends "$1: SIGKILL of $victim, $after_ms ms after the start" failed wait \
+            "kill KILL $victim" "$moray" run --quiet -n 3
+    done
+    after_ms=""
+}
+
 # Ranks 0 and 2 on one host, rank 1 on another. What our own command does is not asked here.
 between_hosts() { # FABRIC
     local name="$1 between hosts" run recovery
@@ -213,6 +243,7 @@ for way; do
     case $way in
     alone) with_no_launcher ;;
     hosts-*) between_hosts "${way#hosts-}" ;;
+    early-*) early "${way#early-}" ;;
     *) several "$way" ;;
     esac
 done
