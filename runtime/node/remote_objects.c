@@ -64,6 +64,14 @@ static uint64_t offset_of(const struct record *record)
            (uint64_t)(record->result.block.window >> 8) * 64;
 }
 
+void drop_own(uint32_t index)
+{
+    if (lane_held(&agent.lane, index))
+        lane_drop(&agent.lane, index);
+    else
+        agent_fail("a hold of this rank was let go by another rank, which had none");
+}
+
 /* ---- How a record looks from outside ---- */
 
 struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
@@ -282,7 +290,7 @@ static void stand_in_end(uint32_t index)
                      (uint16_t) ~(RECORD_PROXY | RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
     if (!life_ended(record_life(record)))
         agent_end_failed(index, MORAY_CANCELLED, "nobody waits for it");
-    lane_drop(&agent.lane, index);
+    drop_own(index);
 }
 
 static bool nobody_holds(const struct record *record)
@@ -312,7 +320,7 @@ void remote_free(uint32_t index, uint32_t generation)
         map_remove(&agent.remote->far, index, &far)) {
         uint32_t rank = (uint32_t)(far >> 32);
         if (rank == agent.rank)
-            lane_drop(&agent.lane, (uint32_t)far);
+            drop_own((uint32_t)far);
         else
             *(struct item_object *)out_item(rank, ITEM_FREE, sizeof(struct item_object)) =
                 (struct item_object){(uint32_t)far, 0};
@@ -483,7 +491,7 @@ static void pull_end(struct pull *pull, bool ok, const char *story)
         atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_FAR);
         agent_end_failed(index, MORAY_FULL, "%s", story);
     }
-    lane_drop(&agent.lane, index); /* the pull's own hold */
+    drop_own(index); /* the pull's own hold */
 }
 
 static void pull_start(uint32_t index, uint32_t request, bool finish)
@@ -619,7 +627,7 @@ void objects_take_pulled(uint32_t rank, struct bytes_reader *in)
             fabric_conceal(agent.fabric, &pins[i].window);
             uint32_t index = pins[i].index;
             pins[i] = pins[--pin_count];
-            lane_drop(&agent.lane, index);
+            drop_own(index);
             return;
         }
 }

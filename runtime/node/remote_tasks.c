@@ -372,11 +372,11 @@ void tasks_ended(uint32_t index, uint32_t generation, uint64_t number)
     char *at = (char *)(item + 1);
     at += append_value(at, index, entry.rank, &kept);
     if (!kept)
-        lane_drop(&agent.lane, index);
+        drop_own(index);
     for (uint32_t i = 0; i < extra_count; i++) {
         at += append_value(at, extras[i], entry.rank, &kept);
         if (!kept)
-            lane_drop(&agent.lane, extras[i]);
+            drop_own(extras[i]);
     }
 }
 
