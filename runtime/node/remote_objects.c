@@ -557,8 +557,10 @@ void objects_take_pull(uint32_t rank, struct bytes_reader *in)
     struct item_grant grant = {0};
     struct moray_error error;
 
-    if (!item || item->index >= agent.lane.control->layout.record_count)
+    if (!item || item->index >= agent.lane.control->layout.record_count) {
+        agent_fail("rank %u asked to read a record that this rank does not have", rank);
         return;
+    }
     struct record *record = record_at(item->index);
     grant.token = item->token;
     if (life_state(record_life(record)) == RECORD_DONE &&
@@ -592,8 +594,11 @@ void objects_take_grant(uint32_t rank, struct bytes_reader *in)
     struct pull *pull =
         item && item->token < pull_count && pulls[item->token].used ? &pulls[item->token] : NULL;
 
-    if (!pull || pull->granted || pull->from.rank != rank)
+    if (!pull || pull->granted ||
+        pull->from.rank != rank) { /* the one that was asked for is lost */
+        agent_fail("rank %u let this rank read what it had not asked for", rank);
         return;
+    }
     if (!item->bytes || item->size != pull->bytes) {
         pull_end(pull, false, "the rank that had the bytes of the object has them no more");
         return;

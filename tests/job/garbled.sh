@@ -14,7 +14,7 @@ export MORAY_HEAD=node MORAY_WORKERS=2 MORAY_SHARE=0 MORAY_STORE_BYTES=64MiB
 for seed in $(seq "$first" $((first + count - 1))); do
     fabric=$([ $((seed % 2)) = 0 ] && echo mpi || echo ofi)
     every=$((seed % 3 * 20 + 10)) code=0
-    output=$(MORAY_FABRIC=$fabric tap_limit 60 mpirun --oversubscribe -n 2 "$program" "$seed" \
+    output=$(MORAY_FABRIC=$fabric tap_limit 30 mpirun --oversubscribe -n 2 "$program" "$seed" \
         "$every" 2>&1 </dev/null) || code=$?
     name="seed $seed, $fabric, one in $every: no crash, no hang"
     if grep -q "SIG[A-Z]*$\|Assertion\|AddressSanitizer\|runtime error:\|signal" <<<"$output" ||
