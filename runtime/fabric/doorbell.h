@@ -37,6 +37,7 @@ enum doorbell_word {
     DOORBELL_FRAME,    /* a frame of a message, while libfabric is not ready for it */
     DOORBELL_LEAVING,  /* my end is clean: the end of the stream is no loss */
     DOORBELL_BEAT,     /* alive (heartbeats: nobody sends them yet) */
+    DOORBELL_WANTED,   /* something for you waits for your provider's address */
 };
 
 struct doorbell_address {

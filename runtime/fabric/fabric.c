@@ -153,6 +153,8 @@ static void on_record(void *context, uint32_t rank, enum doorbell_word word, con
         hear_reading(fabric, rank, word == DOORBELL_READING);
     } else if (word == DOORBELL_ADDRESS && count > 0) {
         fabric->ops->address(fabric, rank, bytes, count);
+    } else if (word == DOORBELL_WANTED && count == 0 && fabric->ops->wanted) {
+        fabric->ops->wanted(fabric, rank);
     } else if (word == DOORBELL_FRAME) {
         fabric_receive(fabric, bytes, count);
     } else if (word == DOORBELL_LEAVING && count == 0) {

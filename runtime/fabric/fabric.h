@@ -122,7 +122,8 @@ struct fabric_counts { /* since fabric_open() */
     uint64_t bells;    /* rung by us */
     uint64_t rescues;  /* found after a sleep that no bell ended: a lost bell; tests demand 0 */
     uint64_t lost;     /* ranks */
-    uint64_t ready_ns; /* how long discovery took; 0 while it is under way */
+    uint64_t begun_ns; /* how long after the opening discovery began; 0: it has not */
+    uint64_t ready_ns; /* how long it took; 0 until it has ended */
 };
 
 /** Sets, where the user has not, the variables that Open MPI and libfabric read once: OMPI_MCA_pml
@@ -130,8 +131,9 @@ struct fabric_counts { /* since fabric_open() */
  *  Threads: before MPI_Init and before any second thread (setenv). */
 void fabric_environment(const char *provider);
 
-/** Opens the fabric and returns at once: libfabric's discovery goes on in a thread of its own, and
- *  until it ends messages of up to 2000 bytes go over the doorbell; longer ones and reads wait.
+/** Opens the fabric and returns at once: libfabric's discovery goes on in a thread of its own, from
+ *  when something needs it, at either end, or after 0.1 s. Until it ends messages of up to 2000 bytes
+ *  go over the doorbell; longer ones and reads wait.
  *  Collective through `bootstrap`: 3 calls with ofi, and the making of a communicator and a window
  *  more with MPI.
  *  Owner: the caller, until fabric_close(). `options` is copied, the arena borrowed until close.

@@ -62,7 +62,7 @@ struct fabric {
     char text[160];
 };
 
-/** One implementation. All are set but slot_made and slot_freed, which may be NULL. */
+/** One implementation. All are set but wanted, slot_made and slot_freed, which may be NULL. */
 struct fabric_ops {
     const char *name; /* "ofi", "mpi" */
     size_t bytes;     /* of its struct */
@@ -81,6 +81,8 @@ struct fabric_ops {
     /* A connection of the doorbell came up; the peer's provider has this address. */
     void (*up)(struct fabric *fabric, uint32_t rank);
     void (*address)(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count);
+    /* The peer has something for us that waits for our address; NULL: there is no such. */
+    void (*wanted)(struct fabric *fabric, uint32_t rank);
     void (*fence)(struct fabric *fabric, uint32_t rank);
     /* Undoes open. Returns whether it ended as clean as it was asked to. */
     bool (*close)(struct fabric *fabric, bool clean);

@@ -4,9 +4,13 @@
  *
  * A rank's address comes over its doorbell once its discovery is done. Until then, and until our own
  * is, small frames go over the doorbell too, so that a job does not wait for discovery to begin with
- * its work (the stream puts in order what comes both ways); long frames and pieces wait. The first send to a rank makes rxm connect and says EAGAIN until it has: a later poll
- * tries again, and a rank that takes no first frame within connect_limit_ms is lost. After that an
- * EAGAIN means a full queue and is no failure: the end of a rank is the doorbell's to tell.
+ * its work (the stream puts in order what comes both ways); long frames and pieces wait.
+ * Discovery costs a tenth of a second of processor time and more, just when the first tasks start: so
+ * it begins when something waits for it, here or at the other end (WANTED), or after begin_after_ns,
+ * whichever is first. Whoever names a provider is told at once whether it is there.
+ * The first send to a rank makes rxm connect and says EAGAIN until it has: a later poll tries again,
+ * and a rank that takes no first frame within connect_limit_ms is lost. After that an EAGAIN means a
+ * full queue and is no failure: the end of a rank is the doorbell's to tell.
  */
 #include "fabric/ofi.h"
 
@@ -16,11 +20,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum { EVENTS_MAX = 32, ROUNDS_MAX = 4 };
 static const uint64_t again_ns =
     1000000; /* a look at what EAGAIN refused, while the agent sleeps */
+static const uint64_t begin_after_ns = 100000000; /* a job shorter than this discovers nothing */
 
 static_assert(sizeof(struct fi_context2) == 64, "room for a context");
 static_assert(offsetof(struct stream_slot, kind) == offsetof(struct stream_slot, context) + 64 &&
@@ -45,6 +51,25 @@ void ofi_rank_fail(struct ofi *ofi, uint32_t rank, const char *what, int result)
 
 /* ---- Opening and closing ---- */
 
+/* Starts discovery, once. */
+static void begin(struct ofi *ofi)
+{
+    if (ofi->begin_ns)
+        return;
+    ofi->begin_ns = fabric_now_ns();
+    ofi->base.counts.begun_ns = ofi->begin_ns - ofi->open_ns;
+    if (ofi_setup_start(ofi, &ofi->failure) != MORAY_OK)
+        atomic_store(&ofi->state, OFI_FAILED); /* the next poll tells it */
+}
+
+void ofi_want(struct ofi *ofi, uint32_t rank)
+{
+    begin(ofi);
+    if (!ofi->asked[rank] && doorbell_up(ofi->base.doorbell, rank))
+        ofi->asked[rank] =
+            doorbell_tell(ofi->base.doorbell, rank, DOORBELL_WANTED, NULL, 0) == MORAY_OK;
+}
+
 static void names_free(struct ofi *ofi)
 {
     for (uint32_t rank = 0; ofi->names && rank < ofi->base.options.rank_count; rank++)
@@ -63,19 +88,26 @@ static enum moray_code ofi_open(struct fabric *fabric, struct moray_error *error
     ofi->addresses = calloc(rank_count, sizeof(*ofi->addresses));
     ofi->stuck_ns = calloc(rank_count, sizeof(*ofi->stuck_ns));
     ofi->names = calloc(rank_count, sizeof(*ofi->names));
-    if (!ofi->addresses || !ofi->stuck_ns || !ofi->names) {
+    ofi->asked = calloc(rank_count, sizeof(*ofi->asked));
+    if (!ofi->addresses || !ofi->stuck_ns || !ofi->names || !ofi->asked) {
         code = error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", rank_count);
         goto undo;
     }
     for (uint32_t rank = 0; rank < rank_count; rank++)
         ofi->addresses[rank] = FI_ADDR_NOTAVAIL;
-    if ((code = ofi_setup_start(ofi, error)) != MORAY_OK ||
-        (code = fabric_watch(fabric, ofi->ready_fd, error)) != MORAY_OK)
+    ofi->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (ofi->ready_fd < 0) {
+        code = error_set(error, MORAY_SYSTEM, "no descriptor for the fabric");
         goto undo;
+    }
+    if ((code = fabric_watch(fabric, ofi->ready_fd, error)) != MORAY_OK)
+        goto undo;
+    if (fabric->options.provider)
+        begin(ofi);
     return MORAY_OK;
 undo:
-    ofi_setup_join(ofi);
     ofi_setup_close(ofi);
+    free(ofi->asked);
     names_free(ofi);
     free(ofi->addresses);
     free(ofi->stuck_ns);
@@ -116,7 +148,7 @@ static void take_over(struct ofi *ofi)
 
     ofi_setup_join(ofi);
     ofi->started = true;
-    ofi->base.counts.ready_ns = fabric_now_ns() - ofi->open_ns;
+    ofi->base.counts.ready_ns = fabric_now_ns() - ofi->begin_ns;
     if (read(ofi->ready_fd, &one, sizeof(one)) < 0)
         one = 0; /* it was written before the state was set */
     if (ofi->state == OFI_READY && (fi_control(&ofi->cq->fid, FI_GETWAIT, &fd) ||
@@ -183,6 +215,7 @@ static bool ofi_close(struct fabric *fabric, bool clean)
 {
     struct ofi *ofi = ofi_of(fabric);
 
+    atomic_store(&ofi->closing, true);
     ofi_setup_join(ofi);
     if (ofi->ep) /* first: then nothing is posted any more */
         fi_close(&ofi->ep->fid);
@@ -192,6 +225,7 @@ static bool ofi_close(struct fabric *fabric, bool clean)
     ofi_regions_close(ofi);
     ofi_setup_close(ofi);
     names_free(ofi);
+    free(ofi->asked);
     free(ofi->addresses);
     free(ofi->stuck_ns);
     return clean;
@@ -262,6 +296,8 @@ static void frames_post_early(struct ofi *ofi, uint32_t rank)
         stream_posted(ofi->base.stream, rank);
         stream_sent(ofi->base.stream, slot);
     }
+    if (slot && slot->bytes > DOORBELL_RECORD_MAX)
+        ofi_want(ofi, rank);
 }
 
 static void frames_post(struct ofi *ofi, uint32_t rank)
@@ -305,8 +341,13 @@ static void ofi_post(struct fabric *fabric, uint32_t rank)
     /* From the end: a rank whose queue empties is replaced by the last one. */
     for (size_t i = stream_waiting(fabric->stream, &waiting); i-- > 0;)
         frames_post(ofi, waiting[i]);
-    if (ofi_is_working(ofi))
-        ofi_pieces_post(ofi);
+    ofi_pieces_post(ofi);
+}
+
+static void ofi_wanted(struct fabric *fabric, uint32_t rank)
+{
+    (void)rank;
+    begin(ofi_of(fabric));
 }
 
 static void ofi_up(struct fabric *fabric, uint32_t rank)
@@ -403,7 +444,9 @@ static size_t ofi_poll(struct fabric *fabric)
         work++;
     }
     if (!ofi_is_working(ofi)) {
-        if (stream_waiting(fabric->stream, &waiting))
+        if (!ofi->begin_ns && fabric_now_ns() - ofi->open_ns >= begin_after_ns)
+            begin(ofi);
+        if (stream_waiting(fabric->stream, &waiting) || reads_count(fabric->reads))
             ofi_post(fabric, UINT32_MAX);
         return work;
     }
@@ -435,6 +478,8 @@ static bool ofi_may_sleep(struct fabric *fabric)
     struct fid *queue;
     const uint32_t *waiting;
 
+    if (!ofi->begin_ns)
+        fabric_nap(fabric, begin_after_ns);
     if (!ofi_is_working(ofi))
         return ofi->started || atomic_load(&ofi->state) == OFI_DISCOVERING;
     queue = &ofi->cq->fid;
@@ -467,6 +512,7 @@ const struct fabric_ops fabric_ofi = {
     .ready = ofi_ready,
     .up = ofi_up,
     .address = ofi_address,
+    .wanted = ofi_wanted,
     .fence = ofi_fence,
     .close = ofi_close,
     .slot_freed = ofi_slot_freed,

@@ -2,7 +2,7 @@
  * What the files of the libfabric carrier share: ofi.c (messages, reads), ofi_setup.c (discovery in a
  * thread of its own), ofi_memory.c (registration). Nobody else includes it.
  *
- *     open ──▶ thread: fi_getinfo … fi_enable, receives posted ──▶ ready_fd ──▶ agent: joins the
+ *     begin ──▶ thread: fi_getinfo … fi_enable, receives posted ──▶ ready_fd ──▶ agent: joins the
  *     thread, watches the queue's descriptor, tells its address to every rank it is connected with
  *
  * Until `state` is READY (acquire) the endpoint's fields belong to the thread, after it to the agent.
@@ -59,13 +59,14 @@ struct ofi_region {
 };
 
 struct ofi {
-    struct fabric base; /* first */
-    _Atomic int state;  /* enum ofi_state; written by the thread, release */
-    bool started;       /* the agent took over */
+    struct fabric base;  /* first */
+    _Atomic int state;   /* enum ofi_state; written by the thread, release */
+    bool started;        /* the agent took over */
+    atomic_bool closing; /* nobody needs what the thread discovers: read by it between its steps */
     pthread_t thread;
     bool thread_runs;
     int ready_fd;
-    uint64_t open_ns;
+    uint64_t open_ns, begin_ns; /* begin_ns: when discovery began; 0: it has not */
     struct moray_error failure;
     struct fi_info *info;
     struct fid_fabric *fabric;
@@ -78,6 +79,7 @@ struct ofi {
     fi_addr_t *addresses;    /* by rank; FI_ADDR_NOTAVAIL: not known (any more) */
     uint64_t *stuck_ns;      /* by rank: since when no frame goes; 0: none was refused yet */
     struct ofi_name **names; /* by rank; owned; NULL: none waits */
+    bool *asked;             /* by rank: it was told WANTED */
     struct ofi_receive *receives, *unposted;
     struct fid_mr *receives_mr;
     struct ofi_region *regions;
@@ -98,6 +100,10 @@ static inline bool ofi_wants_descriptors(const struct ofi *ofi)
 
 /** Whether the endpoint is the agent's by now. */
 bool ofi_is_working(const struct ofi *ofi);
+
+/** Something for `rank` waits for libfabric: begins discovery, here and there. Called as often as
+ *  it waits. */
+void ofi_want(struct ofi *ofi, uint32_t rank);
 
 /** Gives a rank up for what libfabric said (a positive fi_errno). */
 void ofi_rank_fail(struct ofi *ofi, uint32_t rank, const char *what, int result);

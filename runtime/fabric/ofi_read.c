@@ -10,7 +10,11 @@ static bool rank_readable(void *context, uint32_t rank)
 {
     struct ofi *ofi = context;
 
-    return ofi->addresses[rank] != FI_ADDR_NOTAVAIL && ofi_is_alive(ofi, rank);
+    if (!ofi_is_alive(ofi, rank))
+        return false;
+    if (ofi->addresses[rank] == FI_ADDR_NOTAVAIL)
+        ofi_want(ofi, rank);
+    return ofi->addresses[rank] != FI_ADDR_NOTAVAIL;
 }
 
 /* The registration of what a piece reads into: the arena's regions, or one of its own. */

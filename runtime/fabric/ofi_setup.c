@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 static const uint64_t mr_mode_known =
@@ -141,6 +140,8 @@ static void *setup(void *context)
     uint64_t one = 1;
     enum moray_code code = ofi_library_load(&ofi->failure);
 
+    if (code == MORAY_OK && atomic_load(&ofi->closing))
+        return NULL;
     if (code == MORAY_OK)
         code = discover(ofi, &ofi->failure);
     if (code == MORAY_OK)
@@ -159,9 +160,6 @@ enum moray_code ofi_setup_start(struct ofi *ofi, struct moray_error *error)
     sigset_t all, before;
     int result;
 
-    ofi->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (ofi->ready_fd < 0)
-        return error_set(error, MORAY_SYSTEM, "no descriptor for the fabric");
     sigfillset(&all); /* signals are for the threads that expect them */
     pthread_sigmask(SIG_BLOCK, &all, &before);
     result = pthread_create(&ofi->thread, NULL, setup, ofi);
