@@ -372,19 +372,32 @@ bool doorbell_up(const struct doorbell *doorbell, uint32_t rank)
     return link_of(doorbell, rank) != NULL;
 }
 
-enum moray_code doorbell_tell(struct doorbell *doorbell, uint32_t rank, enum doorbell_word word,
-                              const void *bytes, size_t count)
+static enum moray_code link_tell(struct doorbell *doorbell, struct link *link,
+                                 enum doorbell_word word, const void *bytes, size_t count)
 {
-    struct link *link = link_of(doorbell, rank);
-
-    if (!link)
-        return MORAY_UNAVAILABLE;
     if (!talk_put(&link->talk, word, bytes, count))
         return MORAY_BUSY;
     /* A broken connection shows as an event of its socket, and its end is told from there. */
     if (!link_flush(doorbell, link))
         link->talk.out_count = 0;
     return MORAY_OK;
+}
+
+enum moray_code doorbell_tell(struct doorbell *doorbell, uint32_t rank, enum doorbell_word word,
+                              const void *bytes, size_t count)
+{
+    struct link *link = link_of(doorbell, rank);
+
+    return link ? link_tell(doorbell, link, word, bytes, count) : MORAY_UNAVAILABLE;
+}
+
+void doorbell_leave(struct doorbell *doorbell, uint32_t rank)
+{
+    struct peer *peer = &doorbell->peers[rank];
+
+    for (int i = 0; i < 2; i++)
+        if (peer->up[i])
+            (void)!link_tell(doorbell, peer->up[i], DOORBELL_LEAVING, NULL, 0);
 }
 
 static void link_up(struct doorbell *doorbell, struct link *link)

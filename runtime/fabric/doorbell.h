@@ -88,6 +88,10 @@ bool doorbell_up(const struct doorbell *doorbell, uint32_t rank);
 enum moray_code doorbell_tell(struct doorbell *doorbell, uint32_t rank, enum doorbell_word word,
                               const void *bytes, size_t count);
 
+/** Tells LEAVING on each connection to the rank: where two dialled each other, the end of one may be
+ *  seen before the other has proven itself there, and would be a loss. */
+void doorbell_leave(struct doorbell *doorbell, uint32_t rank);
+
 /** Looks at all sockets and deadlines; returns how much there was. */
 size_t doorbell_poll(struct doorbell *doorbell, const struct doorbell_handler *handler);
 

@@ -292,7 +292,7 @@ static bool leave(struct fabric *fabric)
             if (!doorbell_up(fabric->doorbell, rank))
                 continue;
             if (!said)
-                doorbell_tell(fabric->doorbell, rank, DOORBELL_LEAVING, NULL, 0);
+                doorbell_leave(fabric->doorbell, rank);
             waiting += !fabric->ranks[rank].leaving;
         }
         said = true;
