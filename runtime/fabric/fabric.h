@@ -143,7 +143,7 @@ MORAY_MUST_CHECK enum moray_code fabric_open(const struct fabric_options *option
                                              struct fabric **out, struct moray_error *error);
 
 /** Ends it. `clean`: all ranks close now and none is lost; what was sent is flushed and the others
- *  are told "left", within 2 s; messages that still come are dropped. Not clean: nothing is waited
+ *  are told "left", within 4 s; messages that still come are dropped. Not clean: nothing is waited
  *  for. NULL is allowed.
  *  Returns whether MPI_Finalize may follow: all ranks were there to the end. If not, nobody calls
  *  it, for it would hang. */

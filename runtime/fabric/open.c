@@ -1,6 +1,6 @@
 /**
  * How a fabric comes and goes: the ranks vote in steps, so that a failure anywhere is a failure
- * everywhere and no rank waits for another in vain; at a clean end each waits for the others' word.
+ * everywhere and no rank waits for another in vain; a clean end is agreed over rank 0.
  */
 #include "fabric/fabric.h"
 
@@ -15,7 +15,7 @@
 
 #include "fabric/inside.h"
 
-static const uint64_t leave_limit_ns = 2000000000;
+static const uint64_t leave_limit_ns = 4000000000;
 
 void fabric_environment(const char *provider)
 {
@@ -268,36 +268,58 @@ static void ignore_error(void *context, const struct moray_error *error)
     (void)context, (void)error;
 }
 
-static void count_lost(void *context, uint32_t rank, bool left, const char *reason)
+/* The end is agreed over rank 0. A rank whose words are all sent tells it LEAVING; once all have, it
+ * tells all. So whoever has heard rank 0 knows that nobody has anything left to say, and closes,
+ * whatever connections stand or are being made between the others: their ends are no losses then. */
+struct farewell {
+    uint32_t rank; /* who leaves */
+    bool said;     /* nothing of ours is unsent, and rank 0 knows or is ourselves */
+    bool clean;    /* nobody is missed */
+};
+
+static void lost_in_leaving(void *context, uint32_t rank, bool left, const char *reason)
 {
-    (void)rank, (void)reason;
-    *(bool *)context &= left;
+    struct farewell *farewell = context;
+    bool others = rank != 0 && farewell->rank != 0;
+
+    (void)reason;
+    farewell->clean &= left || (others && farewell->said);
 }
 
-/* Polls until nothing is unsent, then until all that are connected have left. */
+/* Tells rank 0. Returns whether it has answered. */
+static bool leave_head(struct fabric *fabric, struct farewell *farewell)
+{
+    if (!farewell->said && doorbell_up(fabric->doorbell, 0)) {
+        doorbell_leave(fabric->doorbell, 0);
+        farewell->said = true;
+    }
+    return fabric->ranks[0].leaving;
+}
+
+/* Hears all others. Returns whether all have told, and were answered. */
+static bool leave_all(struct fabric *fabric)
+{
+    for (uint32_t rank = 1; rank < fabric->options.rank_count; rank++)
+        if (!fabric->ranks[rank].leaving)
+            return false;
+    for (uint32_t rank = 1; rank < fabric->options.rank_count; rank++)
+        doorbell_leave(fabric->doorbell, rank);
+    return true;
+}
+
 static bool leave(struct fabric *fabric)
 {
-    bool clean = fabric->counts.lost == 0, said = false;
-    struct fabric_handler handler = {&clean,     ignore_message, ignore_read,
-                                     count_lost, ignore_error,   ignore_error};
+    struct farewell farewell = {.rank = fabric->options.rank, .clean = fabric->counts.lost == 0};
+    struct fabric_handler handler = {&farewell,       ignore_message, ignore_read,
+                                     lost_in_leaving, ignore_error,   ignore_error};
     uint64_t end_ns = fabric_now_ns() + leave_limit_ns;
 
-    while (clean && fabric_now_ns() < end_ns) {
-        uint32_t waiting = 0;
+    while (farewell.clean && fabric_now_ns() < end_ns) {
         fabric_poll(fabric, &handler);
         fabric->ops->post(fabric, UINT32_MAX);
-        if (!said && stream_unsent(fabric->stream))
-            continue;
-        for (uint32_t rank = 0; rank < fabric->options.rank_count; rank++) {
-            if (!doorbell_up(fabric->doorbell, rank))
-                continue;
-            if (!said)
-                doorbell_leave(fabric->doorbell, rank);
-            waiting += !fabric->ranks[rank].leaving;
-        }
-        said = true;
-        if (!waiting)
-            return clean;
+        if ((farewell.said || !stream_unsent(fabric->stream)) &&
+            (farewell.rank ? leave_head(fabric, &farewell) : leave_all(fabric)))
+            return farewell.clean;
         usleep(50);
     }
     return false;

@@ -794,6 +794,9 @@ void remote_stop(bool clean)
     share_close(agent.remote->share);
     agent.remote->share = NULL;
     finalize = fabric_close(agent.fabric, clean);
+    if (clean && !finalize)
+        log_error("the ranks did not agree on the job's end in time; it ends without MPI_Finalize, "
+                  "and the launcher counts it as failed");
     agent.fabric = NULL;
     objects_end();
     moves_end();

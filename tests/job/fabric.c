@@ -1,7 +1,7 @@
 /**
  * The fabric between real ranks. Run without a launcher it starts itself under mpirun and judges:
  *     fabric ofi|mpi RANKS        messages, reads, sleep; then a rank is killed; then one hangs;
- *                                 then what is needed at the start (ofi)
+ *                                 then last words at the end; what is needed at the start (ofi)
  * Each rank plays the agent: one thread, MPI_Init_thread(FUNNELED), poll, spin a little, sleep.
  */
 #include <mpi.h>
@@ -409,7 +409,6 @@ static void batches_pass_quickly(void)
     say(", %.2f us of rank 0's processor a batch\n", (cpu_s() - cpu) / BATCHES * 1e6);
 }
 
-/* It dies in the middle of what rank 0 reads from it. */
 /* Small messages alone begin no discovery in the first 0.1 s; what is too long for the doorbell begins
  * it at once, at both ends. The judge knows that a rank may come to it late. */
 static void discovery_begins_when_it_is_needed(void)
@@ -420,6 +419,7 @@ static void discovery_begins_when_it_is_needed(void)
 
     fabric_counts(fabric, &counts);
     CHECK(counts.begun_ns == 0 || counts.begun_ns >= 100000000);
+    meet(); /* all have looked before the first long message */
     if (me == 0) {
         for (size_t i = 0; i < sizeof(bytes); i++)
             bytes[i] = pattern(0, i);
@@ -439,6 +439,24 @@ static void discovery_begins_when_it_is_needed(void)
     exit(0);
 }
 
+/* A last word to somebody whom we do not know yet: the connection is made while the job ends. The judge
+ * chooses how far it comes before. */
+static void a_last_word_spoils_no_end(uint64_t us)
+{
+    struct head last = {.word = STREAM};
+    uint64_t end = now_ns() + us * 1000;
+
+    meet();
+    if (me && me + 1 < ranks)
+        must_send(me + 1, &last, sizeof(last));
+    while (me && me + 1 < ranks && now_ns() < end)
+        serve_once(false);
+    CHECK(fabric_close(fabric, true));
+    MPI_Finalize();
+    exit(0);
+}
+
+/* It dies in the middle of what rank 0 reads from it. */
 static void a_killed_rank_is_told(void)
 {
     uint64_t wanted = 0, end_ns;
@@ -578,6 +596,8 @@ static int rank_main(const char *kind, const char *what)
         a_hung_rank_is_given_up();
     if (strcmp(what, "need") == 0)
         discovery_begins_when_it_is_needed();
+    if (strncmp(what, "last:", 5) == 0)
+        a_last_word_spoils_no_end(strtoull(what + 5, NULL, 10));
     a_first_read_needs_no_patience();
     say("first read after %.1f ms", (double)(now_ns() - start) / 1e6);
     fabric_counts(fabric, &counts);
@@ -666,6 +686,21 @@ static int judge_need(const char *self, const char *count)
     return 1;
 }
 
+static int judge_last(const char *self, const char *kind, const char *count)
+{
+    static char text[1 << 16];
+    char what[32];
+    int failed = 0;
+
+    for (int us = 0; us < 500; us += 50) {
+        snprintf(what, sizeof(what), "last:%d", us);
+        failed += launch(self, kind, count, what, text, sizeof(text)) != 0;
+    }
+    if (failed)
+        printf("FAILED: %d of 10 jobs in which a last word was said\n", failed);
+    return failed != 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -674,6 +709,6 @@ int main(int argc, char **argv)
     }
     if (getenv("OMPI_COMM_WORLD_RANK"))
         return rank_main(argv[1], argv[2]);
-    return judge(argv[0], argv[1], argv[2]) |
+    return judge(argv[0], argv[1], argv[2]) | judge_last(argv[0], argv[1], argv[2]) |
            (strcmp(argv[1], "ofi") || getenv("FABRIC_PROVIDER") ? 0 : judge_need(argv[0], argv[2]));
 }
