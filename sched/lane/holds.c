@@ -320,8 +320,10 @@ static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
         return false;
     if (life_ended(life) && (flags & RECORD_HOLDS_INPUTS)) {
         *dropped_count += inputs_of(lane, record, dropped + *dropped_count);
-        flags &= (uint16_t)~RECORD_HOLDS_INPUTS;
-        atomic_store_explicit(&record->flags, flags, memory_order_relaxed);
+        /* Atomic: the agent sets other flags of a result that it fetches. */
+        flags = atomic_fetch_and_explicit(&record->flags, (uint16_t)~RECORD_HOLDS_INPUTS,
+                                          memory_order_relaxed) &
+                (uint16_t)~RECORD_HOLDS_INPUTS;
     }
     if (life_telling(life))
         return false; /* who tells looks at the holds when it is done */
