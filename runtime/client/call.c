@@ -44,10 +44,26 @@ static uint32_t align8(uint32_t bytes)
     return (bytes + 7) & ~7u;
 }
 
-/* Resolves references and adds the blob up. `inputs` gets the records of the references. */
-enum moray_code arguments_check(const struct moray_function *function,
-                                const struct moray_argument *arguments, unsigned count,
-                                uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
+/* The reference given, or handed on as it is: moray_future begins with it. */
+static moray_ref given_ref(const struct moray_argument *argument)
+{
+    moray_ref ref = argument->ref;
+
+    if (argument->kind != MORAY_ARGUMENT_REF)
+        memcpy(&ref, argument->data, sizeof(ref));
+    return ref;
+}
+
+void arguments_done(const struct moray_argument *arguments, const uint32_t *inputs, uint16_t mask)
+{
+    for (unsigned i = 0; !me.alone && mask >> i; i++)
+        if (mask >> i & 1)
+            ref_done(given_ref(&arguments[i]), *inputs++, false);
+}
+
+static enum moray_code arguments_find(const struct moray_function *function,
+                                      const struct moray_argument *arguments, unsigned count,
+                                      uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
 {
     uint32_t inputs_count = 0;
     uint64_t sum = 0;
@@ -57,21 +73,17 @@ enum moray_code arguments_check(const struct moray_function *function,
         const struct moray_parameter *parameter = &function->parameters[i];
         bool reference = arguments[i].kind == MORAY_ARGUMENT_REF;
         if (reference || parameter->kind == MORAY_KIND_FUTURE) {
-            moray_ref ref;
-            if (reference)
-                ref = arguments[i].ref;
-            else
-                memcpy(&ref, arguments[i].data, sizeof(ref));
+            moray_ref ref = given_ref(&arguments[i]);
             enum moray_code code = ref_find(ref, &inputs[inputs_count]);
             if (code != MORAY_OK)
                 return code;
+            *mask |= (uint16_t)(1 << i);
             if (reference && parameter->kind == MORAY_KIND_VALUE && ref.type &&
                 parameter->type_hash && ref.type != parameter->type_hash)
                 return last_set(MORAY_WRONG_TYPE,
                                 "argument %u of %s is %s, but the reference is to an object of "
                                 "another type",
                                 i + 1, function->name, parameter->type);
-            *mask |= (uint16_t)(1 << i);
             inputs_count++;
             sum += sizeof(moray_ref);
             continue;
@@ -88,18 +100,28 @@ enum moray_code arguments_check(const struct moray_function *function,
     return MORAY_OK;
 }
 
+/* Resolves references and adds the blob up. `inputs` gets the records of the references. */
+enum moray_code arguments_check(const struct moray_function *function,
+                                const struct moray_argument *arguments, unsigned count,
+                                uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
+{
+    enum moray_code code = arguments_find(function, arguments, count, inputs, mask, bytes);
+
+    if (code != MORAY_OK) {
+        arguments_done(arguments, inputs, *mask);
+        *mask = 0;
+    }
+    return code;
+}
+
 void arguments_pack(const struct moray_function *function, const struct moray_argument *arguments,
                     unsigned count, const uint32_t *inputs, uint16_t mask, char *blob)
 {
     moray_ref *refs = (moray_ref *)blob;
 
     for (unsigned i = 0; i < count; i++)
-        if (mask >> i & 1) {
-            moray_ref given = arguments[i].ref;
-            if (arguments[i].kind != MORAY_ARGUMENT_REF) /* handed on: the type goes with it */
-                memcpy(&given, arguments[i].data, sizeof(given));
-            *refs++ = ref_of(*inputs++, given.type);
-        }
+        if (mask >> i & 1) /* its type goes with it */
+            *refs++ = ref_of(*inputs++, given_ref(&arguments[i]).type);
     blob = (char *)refs;
     for (unsigned i = 0; i < count; i++)
         if (!(mask >> i & 1)) {
@@ -247,6 +269,8 @@ static enum moray_code making_extras(struct making *making)
             return out_of_records();
         }
         lane_record(&me.lane, extra)->function = making->function->results[i].type_hash;
+        record_set_maker(lane_record(&me.lane, extra), making->function->id + 1,
+                         site_pack(making->site));
         making->details.extra[making->details.extra_count++] = extra;
         making->has_details = true;
     }
@@ -456,6 +480,7 @@ moray_ref moray_submit(const struct moray_function *function, const struct moray
     making.options = options;
     making.arguments = arguments;
     making.count = count;
+    making.mask = 0;
     making.details.extra_count = 0;
     making.has_details = making.general = making.has_handles = false;
     if (make(&making, RECORD_TASK, NULL) == MORAY_OK) {
@@ -467,6 +492,8 @@ moray_ref moray_submit(const struct moray_function *function, const struct moray
         if (__builtin_expect(due, 0))
             wake_parked(due);
     }
+    if (making.mask)
+        arguments_done(arguments, making.inputs, making.mask);
     leave();
     return ref;
 }
@@ -529,6 +556,8 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
         else if (where.slot)
             actor_posted(&where, making.index);
     }
+    if (making.mask)
+        arguments_done(arguments, making.inputs, making.mask);
     leave();
     return ref;
 }

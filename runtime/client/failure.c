@@ -9,7 +9,46 @@
 
 /* Failed records: a code and a story, written once where the failure is seen first. */
 
-enum { STORY_BYTES = 4096 };
+enum { STORY_BYTES = 4096, WRONG_TYPE_MS = 1000 };
+
+void record_set_maker(struct record *record, uint32_t maker, uint32_t site)
+{
+    record->site = site;
+    record->argument_bytes = maker ? sizeof(maker) : 0;
+    memcpy(record->arguments, &maker, sizeof(maker));
+}
+
+uint32_t record_maker(const struct record *record)
+{
+    uint32_t maker = 0;
+
+    if (record->kind == RECORD_TASK || record->kind == RECORD_METHOD)
+        maker = record->function + 1;
+    else if (record->kind == RECORD_OBJECT && record->argument_bytes == sizeof(maker))
+        memcpy(&maker, record->arguments, sizeof(maker));
+    return maker <= function_count ? maker : 0;
+}
+
+static const char *text_among(const struct moray_parameter *list, unsigned count, uint32_t hash)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (list[i].type_hash == hash)
+            return list[i].type;
+    return NULL;
+}
+
+const char *type_text(uint32_t hash)
+{
+    const char *text = NULL;
+
+    for (uint32_t i = 0; hash && i < function_count && !text; i++) {
+        const struct moray_function *function = functions[i];
+        text = text_among(function->results, function->result_count, hash);
+        if (!text)
+            text = text_among(function->parameters, function->parameter_count, hash);
+    }
+    return text;
+}
 
 void record_describe(const struct lane *lane, const struct record *record, char *text, size_t bytes)
 {
@@ -22,18 +61,18 @@ void record_describe(const struct lane *lane, const struct record *record, char 
     if (site)
         snprintf(call, sizeof(call), ", called in %.60s (%.100s:%d)", site->function, site->file,
                  site->line);
-    if ((record->kind == RECORD_TASK || record->kind == RECORD_METHOD) &&
-        record->function < function_count) {
-        const struct moray_function *function = functions[record->function];
-        snprintf(text, bytes, "%s %s%s%s%s (%s:%d)%s",
-                 record->kind == RECORD_TASK ? "task" : "method", function->name,
+    uint32_t maker = record_maker(record);
+    if (maker) {
+        const struct moray_function *function = functions[maker - 1];
+        snprintf(text, bytes, "%s%s %s%s%s%s (%s:%d)%s",
+                 record->kind == RECORD_OBJECT ? "a result of " : "",
+                 function->kind == MORAY_IS_TASK ? "task" : "method", function->name,
                  details && details->name[0] ? " \"" : "",
                  details && details->name[0] ? details->name : "",
                  details && details->name[0] ? "\"" : "", function->file, function->line, call);
     } else
         snprintf(text, bytes, "%s",
-                 record->kind == RECORD_OBJECT ? "a put or a further result"
-                                               : "a request to the agent");
+                 record->kind == RECORD_OBJECT ? "a put" : "a request to the agent");
 }
 
 void story_fill(struct lane *lane, uint32_t window, uint32_t index, enum moray_code code,
@@ -156,6 +195,7 @@ const char *moray_error(moray_ref ref)
             failure_of(record, &story);
             snprintf(text, sizeof(text), "%s", story);
         }
+        ref_done(ref, index, false);
     } else {
         const char *story;
         moray_last(&story);
@@ -201,28 +241,34 @@ static _Noreturn void end_caller(const struct moray_site *site)
     caller_fail(code, site, story);
 }
 
+/* "the reference holds int64_t, not double; it was made by task add (…)": what made an object of another
+ * rank is known once that rank has told what it is. */
+static enum moray_code wrong_type(moray_ref ref, const char *wanted)
+{
+    const char *holds = type_text(ref.type);
+    char what[300] = "";
+    uint32_t index;
+
+    if (enter() == MORAY_OK) {
+        if (ref_find(ref, &index) == MORAY_OK) {
+            if (ref.owner != me.owner)
+                record_wait(index, WRONG_TYPE_MS);
+            record_describe(&me.lane, lane_record(&me.lane, index), what, sizeof(what));
+            ref_done(ref, index, false);
+        }
+        leave();
+    }
+    return last_set(MORAY_WRONG_TYPE, "the reference holds %s, not %s%s%s",
+                    holds ? holds : "another type", wanted, *what ? "; it was made by " : "", what);
+}
+
 void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash, const char *type,
                       const struct moray_site *site, int release)
 {
     enum moray_code code = MORAY_OK;
 
     if (ref.type && type_hash && ref.type != type_hash) {
-        char what[300] = "another type";
-        if (enter() == MORAY_OK) {
-            uint32_t index;
-            if (ref_find(ref, &index) == MORAY_OK) {
-                struct record *record = lane_record(&me.lane, index);
-                if (record->kind <= RECORD_METHOD && record->function < function_count &&
-                    functions[record->function]->result_count) {
-                    const struct moray_function *function = functions[record->function];
-                    snprintf(what, sizeof(what), "%s, made by %s at %s:%d",
-                             function->results[0].type, function->name, function->file,
-                             function->line);
-                }
-            }
-            leave();
-        }
-        code = last_set(MORAY_WRONG_TYPE, "the reference holds %s, not %s", what, type);
+        code = wrong_type(ref, type);
     }
     if (code == MORAY_OK)
         code = moray_get_bytes(ref, value, size, 0);

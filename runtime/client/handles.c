@@ -323,6 +323,7 @@ moray_actor moray_new_actor(const struct moray_class *type, const struct moray_s
             free(whole);
         }
     }
+    arguments_done(arguments, inputs, mask);
     leave();
     return actor;
 }

@@ -105,6 +105,35 @@ enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
     return MORAY_OK;
 }
 
+/* ---- Lists of references ---- */
+
+static void done_all(const moray_ref *refs, size_t count, uint32_t *indices, bool later)
+{
+    for (size_t i = 0; i < count; i++)
+        ref_done(refs[i], indices[i], later);
+    free(indices);
+}
+
+/* `*indices` is to be given to done_all(); NULL after an error. */
+static enum moray_code find_all(const moray_ref *refs, size_t count, uint32_t **indices)
+{
+    *indices = NULL;
+    if (count > UINT32_MAX / 2 || (!refs && count))
+        return last_set(MORAY_INVALID, "a list of %zu references at %p", count, (const void *)refs);
+    *indices = malloc((count ? count : 1) * sizeof(**indices));
+    if (!*indices)
+        return last_set(MORAY_NO_MEMORY, "no memory for a list of %zu references", count);
+    for (size_t i = 0; i < count; i++) {
+        enum moray_code code = ref_find(refs[i], &(*indices)[i]);
+        if (code != MORAY_OK) {
+            done_all(refs, i, *indices, false);
+            *indices = NULL;
+            return code;
+        }
+    }
+    return MORAY_OK;
+}
+
 static enum moray_code contains(uint32_t index, const moray_ref *refs, size_t count)
 {
     struct request_contains *request;
@@ -137,7 +166,7 @@ moray_ref moray_put_typed(const void *data, size_t size, uint32_t type);
 moray_ref moray_put_refs(const void *data, size_t size, const moray_ref *refs, size_t count)
 {
     moray_ref ref = {0, 0, 0, 0};
-    uint32_t index, input;
+    uint32_t index;
 
     if (enter() != MORAY_OK)
         return ref;
@@ -148,12 +177,15 @@ moray_ref moray_put_refs(const void *data, size_t size, const moray_ref *refs, s
                              "MORAY_QUEUE_MAX");
     } else {
         enum moray_code code = MORAY_OK;
-        for (size_t i = 0; i < count && code == MORAY_OK; i++)
-            code = ref_find(refs[i], &input);
+        uint32_t *insides = NULL;
+        if (count)
+            code = find_all(refs, count, &insides);
         if (code == MORAY_OK)
             code = result_store(index, data, size);
         if (code == MORAY_OK && count)
             code = contains(index, refs, count);
+        if (insides)
+            done_all(refs, count, insides, false);
         if (code == MORAY_OK) {
             lane_publish(&me.lane, index, RECORD_DONE);
             ref = ref_of(index, 0);
@@ -388,8 +420,11 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
     if (code != MORAY_OK)
         return code;
     code = ref_find(ref, &index);
-    if (code == MORAY_OK)
-        code = record_wait(index, limit_ms);
+    if (code != MORAY_OK) {
+        leave();
+        return code;
+    }
+    code = record_wait(index, limit_ms);
     if (code == MORAY_OK)
         code = outcome(index, &data, &bytes);
     if (code == MORAY_OK && value) {
@@ -402,6 +437,7 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
         } else if (size)
             memcpy(value, data, size);
     }
+    ref_done(ref, index, code == MORAY_TIMEOUT);
     leave();
     return code;
 }
@@ -432,10 +468,12 @@ enum moray_code moray_get_view(moray_ref ref, moray_view *view, int64_t limit_ms
     }
     *view = (moray_view){NULL, 0, {0, 0, 0, 0}};
     code = ref_find(ref, &index);
-    if (code == MORAY_OK)
+    if (code == MORAY_OK) {
         code = record_wait(index, limit_ms);
-    if (code == MORAY_OK)
-        code = view_open(index, ref, view);
+        if (code == MORAY_OK)
+            code = view_open(index, ref, view);
+        ref_done(ref, index, code == MORAY_TIMEOUT);
+    }
     leave();
     return code;
 }
@@ -531,24 +569,6 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
     return code;
 }
 
-static enum moray_code find_all(const moray_ref *refs, size_t count, uint32_t **indices)
-{
-    if (count > UINT32_MAX / 2 || (!refs && count))
-        return last_set(MORAY_INVALID, "a list of %zu references at %p", count, (const void *)refs);
-    *indices = malloc((count ? count : 1) * sizeof(**indices));
-    if (!*indices)
-        return last_set(MORAY_NO_MEMORY, "no memory for a list of %zu references", count);
-    for (size_t i = 0; i < count; i++) {
-        enum moray_code code = ref_find(refs[i], &(*indices)[i]);
-        if (code != MORAY_OK) {
-            free(*indices);
-            *indices = NULL;
-            return code;
-        }
-    }
-    return MORAY_OK;
-}
-
 enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *views,
                                int64_t limit_ms)
 {
@@ -562,9 +582,9 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
     if (!views && count)
         code = last_set(MORAY_INVALID, "moray_get_many into a null pointer");
     if (code == MORAY_OK)
-        code = find_all(refs, count, &indices);
-    if (code == MORAY_OK)
         code = limit_until(limit_ms, &until_ns);
+    if (code == MORAY_OK)
+        code = find_all(refs, count, &indices);
     if (code == MORAY_OK) {
         struct pending all = {indices, (uint32_t)count};
         if (count)
@@ -589,8 +609,8 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
                     lane_drop(&me.lane, indices[i]);
                     views[i] = (moray_view){NULL, 0, {0, 0, 0, 0}};
                 }
+        done_all(refs, count, indices, code == MORAY_TIMEOUT);
     }
-    free(indices);
     leave();
     return code;
 }
@@ -614,6 +634,18 @@ static bool has_twins(const uint32_t *indices, size_t count)
         twins |= sorted[i] == sorted[i - 1];
     free(sorted);
     return twins;
+}
+
+/* The agent brings the bytes here, now or at the object's end. A hint: without a cell they come when they
+ * are got. */
+static void fetch_begin(uint32_t index)
+{
+    const struct record *record = lane_record(&me.lane, index);
+
+    if (!me.alone &&
+        (!life_ended(record_life(record)) || (record_flags(record) & RECORD_RESULT_FAR)))
+        (void)!lane_post(&me.lane, LANE_AGENT, index, life_generation(record_life(record)),
+                         CELL_RESOLVE, 0);
 }
 
 enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, moray_ref *ready,
@@ -641,10 +673,7 @@ enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, mor
     if (code == MORAY_OK) {
         if (flags & MORAY_FETCH)
             for (size_t i = 0; i < count; i++)
-                if (record_flags(lane_record(&me.lane, indices[i])) &
-                    (RECORD_RESULT_FAR | RECORD_PROXY))
-                    (void)!lane_post(&me.lane, LANE_AGENT, indices[i], refs[i].generation,
-                                     CELL_RESOLVE, 0);
+                fetch_begin(indices[i]);
         if (count && ended_count(indices, (uint32_t)count, (uint32_t)want) < want)
             code = wait_for(indices, (uint32_t)count, (uint32_t)want, false, until_ns);
         if (code == MORAY_TIMEOUT)
@@ -664,7 +693,8 @@ enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, mor
         if (rest_count)
             *rest_count = is_rest;
     }
-    free(indices);
+    if (indices)
+        done_all(refs, count, indices, is_rest > 0 || (flags & MORAY_FETCH));
     leave();
     return code;
 }
@@ -674,23 +704,30 @@ enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, mor
 enum moray_code moray_release(moray_ref ref)
 {
     enum moray_code code = enter();
-    uint32_t index;
+    uint32_t index, held;
 
     if (code != MORAY_OK)
         return code;
     code = ref_find(ref, &index);
-    if (code == MORAY_OK && !lane_held(&me.lane, index))
+    if (code != MORAY_OK) {
+        leave();
+        return code;
+    }
+    if (ref.owner != me.owner)
+        far_back(index);
+    held = lane_held(&me.lane, index) - (ref.owner != me.owner); /* the finding has one, too */
+    if (!held)
         code = last_set(MORAY_STALE,
                         "this process holds no reference to the object {rank %u, object "
                         "%u}: it was released before, or only borrowed",
                         ref.owner - 1, ref.index);
-    if (code == MORAY_OK) {
+    else {
         uint32_t generation = life_generation(record_life(lane_record(&me.lane, index)));
-        bool last = lane_held(&me.lane, index) == 1;
         lane_drop(&me.lane, index);
-        if (!last)
+        if (held > 1)
             frame_note(index, generation, true);
     }
+    ref_done(ref, index, false);
     leave();
     return code;
 }
@@ -703,8 +740,10 @@ enum moray_code moray_hold(moray_ref ref)
     if (code != MORAY_OK)
         return code;
     code = ref_find(ref, &index);
-    if (code == MORAY_OK)
+    if (code == MORAY_OK) {
         hold_take(index);
+        ref_done(ref, index, false);
+    }
     leave();
     return code;
 }
@@ -725,6 +764,7 @@ enum moray_code moray_keep(moray_ref ref)
     if (code == MORAY_OK) {
         /* One more for the process, which the frame does not know of. */
         lane_hold(&me.lane, index);
+        ref_done(ref, index, false);
     }
     leave();
     return code;

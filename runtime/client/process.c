@@ -238,9 +238,61 @@ static enum moray_code far_find(moray_ref ref, uint32_t *index)
         return code;
     const moray_ref *local = answer;
     *index = local->index;
-    hold_take(*index);
+    lane_hold(&me.lane, *index);
     request_done(record);
     return MORAY_OK;
+}
+
+/* Stand-ins that the driver holds, outside of any scope, because it will come back to them. */
+static struct hold *kept;
+static uint32_t kept_count, kept_capacity;
+
+static bool kept_add(uint32_t index)
+{
+    if (kept_count == kept_capacity) {
+        uint32_t capacity = kept_capacity ? kept_capacity * 2 : 16;
+        struct hold *more = realloc(kept, capacity * sizeof(*more));
+        if (!more)
+            return false;
+        kept = more;
+        kept_capacity = capacity;
+    }
+    kept[kept_count++] = (struct hold){.index = index};
+    return true;
+}
+
+void far_back(uint32_t index)
+{
+    for (uint32_t i = 0; i < kept_count; i++)
+        if (kept[i].index == index) {
+            kept[i] = kept[--kept_count];
+            lane_drop(&me.lane, index);
+            return;
+        }
+}
+
+void far_done(uint32_t index, bool later)
+{
+    if (later && lane_held(&me.lane, index) == 1) {
+        if (frame_top) {
+            frame_note(index, life_generation(record_life(lane_record(&me.lane, index))), false);
+            return;
+        }
+        if (kept_add(index))
+            return;
+    }
+    if (!later)
+        far_back(index);
+    lane_drop(&me.lane, index);
+}
+
+void far_forget(void)
+{
+    while (kept_count > 0)
+        far_back(kept[kept_count - 1].index);
+    free(kept);
+    kept = NULL;
+    kept_capacity = 0;
 }
 
 enum moray_code ref_find(moray_ref ref, uint32_t *index)

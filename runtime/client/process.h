@@ -159,8 +159,22 @@ static inline moray_ref ref_of(uint32_t index, uint32_t type)
 }
 
 /** The record of a reference. Errors: the story is set. A reference of another rank is exchanged for
- *  its local stand-in, which the frame then holds. */
+ *  its local stand-in, held until ref_done(): each find that went well has one. */
 enum moray_code ref_find(moray_ref ref, uint32_t *index);
+
+/** The end of what the call that found the reference did with it. `later`: its limit passed, or it began a
+ *  transfer: the caller will come back, so a stand-in that nothing else holds here stays until a later
+ *  call is done with it, or until the task (of the driver: the job) ends. */
+void far_done(uint32_t index, bool later);
+static inline void ref_done(moray_ref ref, uint32_t index, bool later)
+{
+    if (__builtin_expect(ref.owner != me.owner, 0))
+        far_done(index, later);
+}
+
+/** The driver came back to the stand-in; to all of them, or will to none. Inside the door. */
+void far_back(uint32_t index);
+void far_forget(void);
 
 /** Takes a hold for the caller, noted in its frame. */
 void hold_take(uint32_t index);
@@ -239,6 +253,13 @@ enum moray_code store_full(uint64_t bytes);
  *  something go. 0: no room. Inside the door. */
 uint32_t room_find(uint64_t bytes, uint32_t index);
 
+/** Says of an object which function (its number + 1; 0: none) made it, and where that was called;
+ *  what is said of any record. */
+void record_set_maker(struct record *record, uint32_t maker, uint32_t site);
+uint32_t record_maker(const struct record *record);
+/** The text of a type by its hash; NULL: no function of the program takes or gives it. */
+const char *type_text(uint32_t type_hash);
+
 /** Describes a record for stories: "task add (add.c:12), called in main (app.c:30)". */
 void record_describe(const struct lane *lane, const struct record *record, char *text,
                      size_t bytes);
@@ -265,6 +286,8 @@ const struct moray_site *site_unpack(uint32_t packed);
 enum moray_code arguments_check(const struct moray_function *function,
                                 const struct moray_argument *arguments, unsigned count,
                                 uint32_t *inputs, uint16_t *mask, uint32_t *bytes);
+/** The holds that arguments_check() took end: a record holds what it needs by now. Inside the door. */
+void arguments_done(const struct moray_argument *arguments, const uint32_t *inputs, uint16_t mask);
 void arguments_pack(const struct moray_function *function, const struct moray_argument *arguments,
                     unsigned count, const uint32_t *inputs, uint16_t mask, char *blob);
 struct answer_actor;

@@ -19,7 +19,7 @@
 
 struct agent agent;
 
-enum { SLEEP_MS_MAX = 1000, END_LIMIT_MS = 2000, LOOK_MS = 3 };
+enum { SLEEP_MS_MAX = 1000, END_LIMIT_MS = 2000, LOOK_MS = 3, LAST_WORDS_MS = 1000 };
 
 /* ---- Records in the agent's hands ---- */
 
@@ -357,12 +357,26 @@ void agent_random(void *bytes, size_t count)
     randombytes_buf(bytes, count);
 }
 
-/* What was freed for processes that are gone, and by them for others, until nothing moves. */
+static bool is_record_left(void)
+{
+    uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
+
+    for (uint32_t index = 0; index < end; index++)
+        if (life_state(record_life(lane_record(&agent.lane, index))) >= RECORD_MAKING)
+            return true;
+    return false;
+}
+
+/* What was freed for processes that are gone, by them for others, and by other ranks, whose words may
+ * be on their way: until nothing is left, or nothing has come for long. */
 static void collect_all(void)
 {
     struct lane lane;
 
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 3 || (round < LAST_WORDS_MS && is_record_left()); round++) {
+        if (round >= 3)
+            usleep(1000);
+        agent.now_ns = time_ns();
         turn();
         for (uint32_t slot = 1; slot < agent.slot_count; slot++) {
             enum lane_slot_kind kind =

@@ -406,6 +406,7 @@ int moray_finalize(void)
     }
     finalized = true;
     if (enter() == MORAY_OK) {
+        far_forget();
         lane_settle_freed(&me.lane);
         leave();
     }
@@ -506,14 +507,19 @@ enum moray_code moray_cancel_with(moray_ref ref, unsigned flags)
     if (code != MORAY_OK)
         return code;
     code = ref_find(ref, &index);
-    if (code == MORAY_OK && flags)
+    if (code != MORAY_OK) {
+        leave();
+        return code;
+    }
+    if (flags)
         code = last_set(MORAY_INVALID, "moray_cancel of running tasks and of children comes in a "
                                        "later version; a queued task is cancelled with flags 0");
     if (code == MORAY_OK && lane_record(&me.lane, index)->kind == RECORD_OBJECT)
         code = last_set(MORAY_INVALID, "moray_cancel of an object that was put, or of a further "
                                        "result: cancel by the task's first result");
     if (code == MORAY_OK)
-        record_cancel(index, ref.generation);
+        record_cancel(index, life_generation(record_life(lane_record(&me.lane, index))));
+    ref_done(ref, index, false);
     leave();
     return code;
 }

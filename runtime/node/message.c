@@ -103,6 +103,8 @@ static const char *input_wrong(struct bytes_reader *in, const struct message_wor
         return wrong;
     if (name->owner > world->rank_count)
         return "an input belongs to a rank that does not exist";
+    if (name->maker > world->function_count)
+        return "an input was made by a function that does not exist";
     if (!name->owner && value->shape != SHAPE_INLINE && value->shape != SHAPE_FAILED)
         return "an input has neither a name nor bytes";
     return NULL;
@@ -161,8 +163,12 @@ static const char *object_wrong(struct bytes_reader *in, const struct message_wo
     const struct value *value;
     const char *wrong;
 
-    if (!bytes_take(in, sizeof(struct item_object)))
+    const struct item_told *item = bytes_take(in, sizeof(*item));
+
+    if (!item)
         return "an object is cut off";
+    if (item->maker > world->function_count)
+        return "an object was made by a function that does not exist";
     if ((wrong = value_wrong(in, world, &value)))
         return wrong;
     return is_over(in) ? NULL : "an object is longer than its value";

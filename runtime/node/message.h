@@ -63,6 +63,7 @@ struct value {
 
 struct name {
     uint32_t owner, index, generation, type; /* owner: rank + 1, as in moray_ref */
+    uint32_t maker, site; /* whose result it is: function + 1 (0: nobody's), called where */
 };
 
 struct item_hello {
@@ -87,8 +88,13 @@ struct item_result { /* then `count` values with their bytes */
     uint32_t count, reserved;
 };
 
-struct item_object {            /* then a value with its bytes */
+struct item_object {            /* BORROW; FREE */
     uint32_t index, generation; /* the owner's */
+};
+
+struct item_told { /* OBJECT; then a value with its bytes */
+    uint32_t index, generation;
+    uint32_t maker, site; /* as in a name */
 };
 
 struct item_release {

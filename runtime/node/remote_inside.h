@@ -42,6 +42,7 @@ struct remote {
     struct map wanted;    /* own record -> list of ranks that are to be told its end */
     struct map far;       /* own record -> {rank, index} of its bytes elsewhere */
     struct map pulls;     /* own record -> pull + 1 */
+    struct map fetching;  /* own record, not ended -> its generation: fetched at its end */
     uint64_t arrived;     /* tasks that came from other ranks */
 };
 

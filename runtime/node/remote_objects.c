@@ -20,6 +20,7 @@
 struct stand_in {
     struct name name;
     uint32_t count;
+    uint32_t next; /* of the same index at the owner, of another generation; RECORD_NONE: none */
 };
 
 struct want {
@@ -222,10 +223,33 @@ void value_take(uint32_t index, const struct value *value, const void *bytes, bo
 
 /* ---- Stand-ins ---- */
 
+static struct stand_in *stand_in_of(uint32_t index)
+{
+    return (struct stand_in *)(uintptr_t)*map_get(&details, index);
+}
+
+static uint64_t key_of(const struct name *name)
+{
+    return pair(name->owner, name->index);
+}
+
+static uint32_t stand_in_first(const struct name *name)
+{
+    const uint64_t *first = map_get(&agent.remote->stand_ins, key_of(name));
+    return first ? (uint32_t)*first : RECORD_NONE;
+}
+
+static uint32_t stand_in_find(const struct name *name)
+{
+    uint32_t index = stand_in_first(name);
+
+    while (index != RECORD_NONE && stand_in_of(index)->name.generation != name->generation)
+        index = stand_in_of(index)->next;
+    return index;
+}
+
 uint32_t stand_in_make(const struct name *name, bool counted)
 {
-    uint64_t key = pair(name->owner, name->index);
-    uint64_t *known = map_get(&agent.remote->stand_ins, key);
     struct stand_in *stand_in;
     uint32_t index;
 
@@ -236,12 +260,10 @@ uint32_t stand_in_make(const struct name *name, bool counted)
             return RECORD_NONE;
         return name->index;
     }
-    if (known) {
-        stand_in = (struct stand_in *)(uintptr_t)*map_get(&details, *known);
-        if (stand_in->name.generation == name->generation) {
-            stand_in->count += counted;
-            return (uint32_t)*known;
-        }
+    index = stand_in_find(name);
+    if (index != RECORD_NONE) {
+        stand_in_of(index)->count += counted;
+        return index;
     }
     index = agent_make_pending(RECORD_OBJECT);
     stand_in = malloc(sizeof(*stand_in));
@@ -249,10 +271,11 @@ uint32_t stand_in_make(const struct name *name, bool counted)
         free(stand_in);
         return RECORD_NONE;
     }
-    *stand_in = (struct stand_in){*name, 1};
+    *stand_in = (struct stand_in){*name, 1, stand_in_first(name)};
     record_at(index)->function = name->type;
+    record_set_maker(record_at(index), name->maker, name->site);
     atomic_fetch_or(&record_at(index)->flags, RECORD_PROXY);
-    map_set(&agent.remote->stand_ins, key, index);
+    map_set(&agent.remote->stand_ins, key_of(name), index);
     map_set(&details, index, (uint64_t)(uintptr_t)stand_in);
     if (!counted)
         *(struct item_object *)out_item(name->owner - 1, ITEM_BORROW, sizeof(struct item_object)) =
@@ -266,24 +289,39 @@ uint32_t remote_stand_in(moray_ref ref)
         return ref.owner == agent.rank + 1 && lane_find(&agent.lane, ref.index, ref.generation)
                    ? ref.index
                    : RECORD_NONE;
-    return stand_in_make(&(struct name){ref.owner, ref.index, ref.generation, ref.type}, false);
+    return stand_in_make(
+        &(struct name){
+            .owner = ref.owner, .index = ref.index, .generation = ref.generation, .type = ref.type},
+        false);
+}
+
+static void stand_in_unlink(const struct stand_in *stand_in, uint32_t index)
+{
+    uint32_t at = stand_in_first(&stand_in->name);
+
+    if (at != index) {
+        while (stand_in_of(at)->next != index)
+            at = stand_in_of(at)->next;
+        stand_in_of(at)->next = stand_in->next;
+    } else if (stand_in->next != RECORD_NONE)
+        map_set(&agent.remote->stand_ins, key_of(&stand_in->name), stand_in->next);
+    else
+        map_remove(&agent.remote->stand_ins, key_of(&stand_in->name), NULL);
 }
 
 static void stand_in_end(uint32_t index)
 {
-    uint64_t value;
     struct record *record = record_at(index);
 
-    if (!map_remove(&details, index, &value))
+    if (!map_get(&details, index))
         return;
-    struct stand_in *stand_in = (struct stand_in *)(uintptr_t)value;
-    uint64_t key = pair(stand_in->name.owner, stand_in->name.index);
-    uint64_t *known = map_get(&agent.remote->stand_ins, key);
-    if (known && *known == index)
-        map_remove(&agent.remote->stand_ins, key, NULL);
-    *(struct item_release *)out_item(stand_in->name.owner - 1, ITEM_RELEASE,
-                                     sizeof(struct item_release)) =
-        (struct item_release){stand_in->name.index, stand_in->name.generation, stand_in->count, 0};
+    struct stand_in *stand_in = stand_in_of(index);
+    stand_in_unlink(stand_in, index);
+    map_remove(&details, index, NULL);
+    if (stand_in->count)
+        *(struct item_release *)out_item(stand_in->name.owner - 1, ITEM_RELEASE,
+                                         sizeof(struct item_release)) = (struct item_release){
+            stand_in->name.index, stand_in->name.generation, stand_in->count, 0};
     free(stand_in);
     map_remove(&agent.remote->far, index, NULL);
     atomic_fetch_and(&record->flags,
@@ -334,11 +372,13 @@ void remote_free(uint32_t index, uint32_t generation)
 static void object_send(uint32_t index, uint32_t rank)
 {
     const void *bytes;
+    const struct record *record = record_at(index);
     struct value value = value_of(index, rank, &bytes);
-    struct item_object *item = out_item(
+    struct item_told *item = out_item(
         rank, ITEM_OBJECT, (uint32_t)(sizeof(*item) + sizeof(value)) + rounded(value.follow));
 
-    *item = (struct item_object){index, life_generation(record_life(record_at(index)))};
+    *item = (struct item_told){index, life_generation(record_life(record)), record_maker(record),
+                               record->site};
     memcpy(item + 1, &value, sizeof(value));
     if (value.follow)
         memcpy((char *)(item + 1) + sizeof(value), bytes, value.follow);
@@ -353,10 +393,13 @@ void objects_want(uint32_t index, uint32_t rank)
         object_send(index, rank);
         return;
     }
+    first = map_get(&agent.remote->wanted, index);
+    for (want = first ? (struct want *)(uintptr_t)*first : NULL; want; want = want->next)
+        if (want->rank == rank)
+            return; /* it asked, let it go and asks again */
     want = malloc(sizeof(*want));
     if (!want)
         abort();
-    first = map_get(&agent.remote->wanted, index);
     *want = (struct want){rank, first ? (struct want *)(uintptr_t)*first : NULL};
     map_set(&agent.remote->wanted, index, (uint64_t)(uintptr_t)want);
 }
@@ -380,9 +423,15 @@ void remote_ended(uint32_t index, uint32_t generation)
 {
     uint64_t *number;
 
-    if (!agent.remote || !lane_find(&agent.lane, index, generation) ||
-        !life_ended(record_life(record_at(index))))
+    if (!agent.remote)
         return;
+    uint64_t *fetch = map_get(&agent.remote->fetching, index);
+    bool wants =
+        fetch && (uint32_t)*fetch == generation && map_remove(&agent.remote->fetching, index, NULL);
+    if (!lane_find(&agent.lane, index, generation) || !life_ended(record_life(record_at(index))))
+        return;
+    if (wants && (record_flags(record_at(index)) & RECORD_RESULT_FAR))
+        pull_start(index, RECORD_NONE, false);
     objects_ended(index, generation);
     number = map_get(&agent.remote->executing, index);
     if (number)
@@ -396,9 +445,9 @@ void objects_take_borrow(uint32_t rank, struct bytes_reader *in)
     if (!item)
         return;
     if (!lane_find(&agent.lane, item->index, item->generation)) {
-        struct item_object *answer =
+        struct item_told *answer =
             out_item(rank, ITEM_OBJECT, (uint32_t)(sizeof(*answer) + sizeof(struct value)));
-        *answer = *item;
+        *answer = (struct item_told){.index = item->index, .generation = item->generation};
         *(struct value *)(answer + 1) = (struct value){.shape = SHAPE_STALE};
         return;
     }
@@ -408,32 +457,33 @@ void objects_take_borrow(uint32_t rank, struct bytes_reader *in)
 
 void objects_take_object(uint32_t rank, struct bytes_reader *in)
 {
-    const struct item_object *item = bytes_take(in, sizeof(*item));
+    const struct item_told *item = bytes_take(in, sizeof(*item));
     const struct value *value = item ? bytes_take(in, sizeof(*value)) : NULL;
     const void *bytes = value ? bytes_take(in, rounded(value->follow)) : NULL;
-    uint64_t *index;
+    uint32_t index;
 
     if (!bytes)
         return;
-    index = map_get(&agent.remote->stand_ins, pair(rank + 1, item->index));
-    if (!index)
+    index = stand_in_find(
+        &(struct name){.owner = rank + 1, .index = item->index, .generation = item->generation});
+    if (index == RECORD_NONE || life_ended(record_life(record_at(index))) ||
+        map_get(&agent.remote->pulls, index))
         return;
-    const struct stand_in *stand_in = (struct stand_in *)(uintptr_t)*map_get(&details, *index);
-    if (stand_in->name.generation != item->generation ||
-        life_ended(record_life(record_at((uint32_t)*index))) ||
-        map_get(&agent.remote->pulls, *index))
-        return;
-    value_take((uint32_t)*index, value, bytes, stand_in_is_input((uint32_t)*index));
+    if (value->shape == SHAPE_STALE && stand_in_of(index)->count)
+        stand_in_of(index)->count--; /* we asked for a hold and got none */
+    if (!record_maker(record_at(index)))
+        record_set_maker(record_at(index), item->maker, item->site);
+    value_take(index, value, bytes, stand_in_is_input(index));
 }
 
 void objects_take_release(uint32_t rank, struct bytes_reader *in)
 {
     const struct item_release *item = bytes_take(in, sizeof(*item));
 
-    if (!item || !lane_find(&agent.lane, item->index, item->generation)) {
-        log_warning("rank %u released an object that it did not hold", rank);
+    (void)rank;
+    /* One that is not here: it borrowed what was gone, and let go before it heard so. */
+    if (!item || !lane_find(&agent.lane, item->index, item->generation))
         return;
-    }
     for (uint32_t i = 0; i < item->count && lane_held(&agent.lane, item->index); i++)
         lane_drop(&agent.lane, item->index);
 }
@@ -641,8 +691,11 @@ void remote_want(uint32_t index, uint32_t generation)
 {
     struct record *record = lane_find(&agent.lane, index, generation);
 
-    if (record && agent.remote && life_ended(record_life(record)) &&
-        (record_flags(record) & RECORD_RESULT_FAR))
+    if (!record || !agent.remote)
+        return;
+    if (!lane_await(&agent.lane, index))
+        map_set(&agent.remote->fetching, index, generation);
+    else if (record_flags(record) & RECORD_RESULT_FAR)
         pull_start(index, RECORD_NONE, false);
 }
 
@@ -688,4 +741,5 @@ void objects_end(void)
     map_clear(&agent.remote->wanted);
     map_clear(&agent.remote->far);
     map_clear(&agent.remote->pulls);
+    map_clear(&agent.remote->fetching);
 }

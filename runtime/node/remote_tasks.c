@@ -67,11 +67,14 @@ static uint32_t inputs_describe(uint32_t rank, const struct record *record, cons
             input->value = (struct value){.shape = SHAPE_PENDING};
         if (future)
             input->value.follow = 0;
-        if (!future && !input->value.rank &&
-            (input->value.shape == SHAPE_INLINE || input->value.shape == SHAPE_FAILED))
-            input->name = (struct name){.type = ref->type};
-        else {
-            input->name = (struct name){agent.rank + 1, ref->index, ref->generation, ref->type};
+        const struct record *object = lane_record(&agent.lane, ref->index);
+        input->name =
+            (struct name){.type = ref->type, .maker = record_maker(object), .site = object->site};
+        if (future || input->value.rank ||
+            (input->value.shape != SHAPE_INLINE && input->value.shape != SHAPE_FAILED)) {
+            input->name.owner = agent.rank + 1;
+            input->name.index = ref->index;
+            input->name.generation = ref->generation;
             lane_hold(&agent.lane, ref->index); /* for that rank, until its RELEASE */
         }
         *bytes +=
@@ -161,7 +164,7 @@ struct taken_input {
     bool borrowed_only; /* a stand-in made here for this input alone */
 };
 
-static uint32_t input_take(struct bytes_reader *in, bool eager)
+static uint32_t input_take(struct bytes_reader *in, bool eager, uint32_t *type)
 {
     const struct name *name = bytes_take(in, sizeof(*name));
     const struct value *value = name ? bytes_take(in, sizeof(*value)) : NULL;
@@ -170,11 +173,13 @@ static uint32_t input_take(struct bytes_reader *in, bool eager)
 
     if (!bytes)
         return RECORD_NONE;
+    *type = name->type;
     if (!name->owner) {
         index = agent_make_pending(RECORD_OBJECT);
         if (index == RECORD_NONE)
             return RECORD_NONE;
         lane_record(&agent.lane, index)->function = name->type;
+        record_set_maker(lane_record(&agent.lane, index), name->maker, name->site);
         value_take(index, value, bytes, eager);
         return index;
     }
@@ -201,13 +206,14 @@ static void answer_failed(uint32_t rank, const struct item_task *task, enum mora
 }
 
 /* The extra results of a task that runs here for another rank are objects of home 0. */
-static bool extras_make(struct record_long *details, uint32_t count)
+static bool extras_make(struct record_long *details, const struct item_task *task)
 {
     details->extra_count = 0;
-    for (uint32_t i = 0; i < count && i < 9; i++) {
+    for (uint32_t i = 0; i < task->extra_count && i < 9; i++) {
         uint32_t extra = lane_make(&agent.lane, RECORD_OBJECT);
         if (extra == RECORD_NONE)
             return false;
+        record_set_maker(lane_record(&agent.lane, extra), task->function + 1, task->site);
         lane_publish(&agent.lane, extra, RECORD_QUEUED);
         details->extra[details->extra_count++] = extra;
     }
@@ -224,7 +230,7 @@ static struct node_actor *actor_of(const struct item_task *task)
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
 {
     const struct item_task *task = bytes_take(in, sizeof(*task));
-    uint32_t inputs[16], count, index;
+    uint32_t inputs[16], types[16], count, index;
     struct node_actor *actor = NULL;
     struct record *record;
 
@@ -244,8 +250,9 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     for (uint32_t i = 0, argument = 0; i < count; i++, argument++) {
         while (!(task->reference_mask >> argument & 1))
             argument++;
-        inputs[i] = input_take(in, functions[task->function]->parameters[argument].kind !=
-                                       MORAY_KIND_FUTURE);
+        inputs[i] = input_take(
+            in, functions[task->function]->parameters[argument].kind != MORAY_KIND_FUTURE,
+            &types[i]);
         if (inputs[i] == RECORD_NONE) {
             answer_failed(rank, task, MORAY_FULL,
                           "the node that was to run it has no room for its "
@@ -285,7 +292,7 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     if (details_bytes) {
         memcpy(at, arguments, details_bytes);
         ((struct record_long *)at)->on_rank = (int32_t)agent.rank;
-        if (!extras_make((struct record_long *)at, task->extra_count))
+        if (!extras_make((struct record_long *)at, task))
             log_error("no room for the further results of a task");
         at += details_bytes;
     }
@@ -301,7 +308,8 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     moray_ref *refs = (moray_ref *)at;
     for (uint32_t i = 0; i < count; i++)
         refs[i] = (moray_ref){agent.rank + 1, inputs[i],
-                              life_generation(record_life(lane_record(&agent.lane, inputs[i]))), 0};
+                              life_generation(record_life(lane_record(&agent.lane, inputs[i]))),
+                              types[i]};
     memcpy(at + count * 16, arguments + details_bytes, value_bytes);
     atomic_store_explicit(&record->flags, flags, memory_order_relaxed);
     /* The holds that input_take() took are the task's from here on. */

@@ -111,7 +111,7 @@ static struct item_task *append_task(struct row *row, enum item_kind kind, uint3
 static void append_tasks(struct row *row)
 {
     struct record_long details = {.on_rank = -1, .name = "named"};
-    const struct name name = {1, 7, 3, 0};
+    const struct name name = {.owner = 1, .index = 7, .generation = 3};
 
     append_task(row, ITEM_TASK, ADD, 0, 16);
     append(row, "0123456789abcdef", 16);
@@ -196,7 +196,7 @@ static void append_objects(struct row *row)
     append_value(row, INLINE(3), "abc");
     end(row);
     begin(row, ITEM_OBJECT);
-    append(row, &(struct item_object){7, 3}, sizeof(struct item_object));
+    append(row, &(struct item_told){.index = 7, .generation = 3}, sizeof(struct item_told));
     append_value(row, (struct value){.shape = SHAPE_FAR, .rank = 1, .index = 999, .bytes = 4097},
                  NULL);
     end(row);
