@@ -108,8 +108,9 @@ struct item_pull { /* PULL: index of the holder's record; token of the reader */
 
 struct item_grant {
     uint64_t token;
-    uint64_t address, key, bytes; /* struct fabric_window; bytes 0: not to be had */
+    uint64_t address, key, bytes; /* struct fabric_window; bytes 0: not to be had, why in `code` */
     uint64_t size;
+    uint32_t code, reserved;
 };
 
 struct item_ask { /* then bytes */

@@ -508,6 +508,8 @@ uint32_t remote_poll(void)
         return 0;
     done = (uint32_t)fabric_poll(agent.fabric, &handler);
     done += moves_poll();
+    if (objects_wait())
+        done += objects_poll();
     done += out_flush();
     if (done)
         agent.remote->poll_until_ns = agent.now_ns + POLL_AFTER_NS;
@@ -531,7 +533,7 @@ uint64_t remote_deadline(void)
     if (is_alone())
         return UINT64_MAX;
     for (uint32_t rank = 0; rank < agent.rank_count; rank++)
-        if (remote_peers[rank].out.full)
+        if (remote_peers[rank].out.full || objects_wait())
             return agent.now_ns + TIME_NS_PER_MS;
     return agent.remote->share ? share_next_ns(agent.remote->share) : UINT64_MAX;
 }

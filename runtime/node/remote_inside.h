@@ -80,6 +80,9 @@ void objects_take_pulled(uint32_t rank, struct bytes_reader *in);
 void objects_read_done(uint64_t cookie, enum moray_code code);
 void objects_want(uint32_t index, uint32_t rank);
 void objects_ended(uint32_t index, uint32_t generation);
+/** Tries again what the fabric could not do yet; returns how much it could. Whether there is some. */
+uint32_t objects_poll(void);
+bool objects_wait(void);
 void objects_end(void);
 
 /* remote_moves.c */

@@ -14,7 +14,8 @@
  *     borrowed    a record of ours that another rank holds: held by slot 0, once for each of its counts
  *     far         a result whose bytes lie at another rank, which keeps them until our FREE
  *     pull        bytes on their way to us: PULL, GRANT, read, PULLED; one for each object, however
- *                 many wait for it
+ *                 many wait for it. They begin in order, with at most MORAY_INFLIGHT_BYTES under way
+ *                 (one that is larger goes alone); the end of one begins the next
  */
 
 struct stand_in {
@@ -33,13 +34,19 @@ struct place { /* of bytes elsewhere */
 };
 
 struct pull {
-    bool used, granted;
+    bool used, asked, granted;
     uint32_t index, generation, place;
+    uint32_t next; /* that waits behind it */
     struct place from;
     uint64_t bytes;
     struct fabric_window window;
     uint32_t *requests, request_count; /* to be answered */
     bool finish;                       /* the record has not ended: it ends with the bytes */
+};
+
+struct asked { /* a PULL of another rank that the fabric cannot grant yet */
+    uint32_t rank;
+    struct item_pull item;
 };
 
 struct pin { /* bytes that another rank reads */
@@ -51,8 +58,12 @@ struct pin { /* bytes that another rank reads */
 static struct map details; /* stand-in -> struct stand_in * */
 static struct pull *pulls;
 static uint32_t pull_count;
+static uint32_t waiting_first = RECORD_NONE, waiting_last; /* pulls not asked for yet */
+static uint64_t asked_bytes;                               /* of those that are */
 static struct pin *pins;
 static uint32_t pin_count, pin_capacity;
+static struct asked *asked;
+static uint32_t asked_count, asked_capacity;
 
 static struct record *record_at(uint32_t index)
 {
@@ -124,9 +135,13 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
         value.shape = SHAPE_INLINE;
         value.follow = (uint32_t)size;
         *bytes = agent.lane.arena.region + offset_of(record);
-        if (flags & RECORD_CONTAINS) { /* what its bytes refer to lives as long as it does */
+        /* What its bytes refer to lives as long as the record where it was made. */
+        if (flags & RECORD_CONTAINS) {
             value.rank = agent.rank + 1;
             value.index = index;
+        } else if ((flags & RECORD_RESULT_KEPT) && far) {
+            value.rank = (uint32_t)(*far >> 32) + 1;
+            value.index = (uint32_t)*far;
         }
         return value;
     }
@@ -502,26 +517,28 @@ void objects_take_free(uint32_t rank, struct bytes_reader *in)
 
 /* ---- Fetching ---- */
 
-static void pull_answer(struct pull *pull, bool ok, const char *story)
+static void pull_answer(struct pull *pull, enum moray_code code, const char *story)
 {
     for (uint32_t i = 0; i < pull->request_count; i++)
-        if (ok)
+        if (code == MORAY_OK)
             agent_answer(pull->requests[i], NULL, 0);
         else
-            agent_end_failed(pull->requests[i], MORAY_LOST, "%s", story);
+            agent_end_failed(pull->requests[i], code, "%s", story);
     free(pull->requests);
     pull->requests = NULL;
     pull->request_count = 0;
 }
 
-static void pull_end(struct pull *pull, bool ok, const char *story)
+static void pulls_go(void);
+
+static void pull_end(struct pull *pull, enum moray_code code, const char *story)
 {
     uint32_t index = pull->index;
     struct record *record = record_at(index);
     bool finish = pull->finish;
 
     map_remove(&agent.remote->pulls, index, NULL);
-    if (ok) {
+    if (code == MORAY_OK) {
         /* Readers look at the flags first: the place before them. */
         record->result.block.place = pull->place;
         record->result.block.window = agent.window;
@@ -533,44 +550,93 @@ static void pull_end(struct pull *pull, bool ok, const char *story)
             atomic_fetch_or(&record->flags, RECORD_RESULT_KEPT);
     } else if (pull->place)
         arena_free(&agent.lane.arena, pull->place, index);
-    pull_answer(pull, ok, story);
+    pull_answer(pull, code, story);
     pull->used = false;
-    if (finish && ok)
+    if (pull->asked)
+        asked_bytes -= pull->bytes;
+    if (finish && code == MORAY_OK)
         lane_finish(&agent.lane, index, RECORD_DONE);
     else if (finish) {
         atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_FAR);
-        agent_end_failed(index, MORAY_FULL, "%s", story);
+        agent_end_failed(index, code, "%s", story);
     }
     drop_own(index); /* the pull's own hold */
+    pulls_go();
+}
+
+/* A pull whose turn it is. */
+static void pull_ask(struct pull *pull)
+{
+    char story[200];
+
+    pull->place = arena_alloc(&agent.lane.arena, pull->bytes, pull->index);
+    if (!pull->place) {
+        snprintf(story, sizeof(story),
+                 "no room for %llu bytes of an object of rank %u in the store of rank %u; release "
+                 "some, or raise MORAY_STORE_BYTES",
+                 (unsigned long long)pull->bytes, pull->from.rank, agent.rank);
+        pull_end(pull, MORAY_FULL, story);
+        return;
+    }
+    pull->asked = true;
+    asked_bytes += pull->bytes;
+    *(struct item_pull *)out_item(pull->from.rank, ITEM_PULL, sizeof(struct item_pull)) =
+        (struct item_pull){.token = (uint64_t)(pull - pulls), .index = pull->from.index};
+}
+
+/* Begins those that there is leave for, the first first. */
+static void pulls_go(void)
+{
+    static bool goes; /* one that fails at once ends, and comes here again */
+
+    if (goes)
+        return;
+    goes = true;
+    while (waiting_first != RECORD_NONE) {
+        struct pull *pull = &pulls[waiting_first];
+        if (asked_bytes && asked_bytes + pull->bytes > agent.settings.inflight_bytes)
+            break;
+        waiting_first = pull->next;
+        pull_ask(pull);
+    }
+    goes = false;
+}
+
+static struct pull *pull_make(uint32_t index)
+{
+    struct record *record = record_at(index);
+    struct pull *pull = NULL;
+
+    for (uint32_t i = 0; i < pull_count && !pull; i++)
+        if (!pulls[i].used)
+            pull = &pulls[i];
+    if (!pull) {
+        pulls = realloc(pulls, (pull_count + 64) * sizeof(*pulls));
+        if (!pulls)
+            abort();
+        memset(pulls + pull_count, 0, 64 * sizeof(*pulls));
+        pull = &pulls[pull_count];
+        pull_count += 64;
+    }
+    *pull = (struct pull){.used = true,
+                          .index = index,
+                          .generation = life_generation(record_life(record)),
+                          .next = RECORD_NONE,
+                          .bytes = record_result_bytes(record)};
+    map_set(&agent.remote->pulls, index, (uint64_t)(pull - pulls));
+    lane_hold(&agent.lane, index);
+    return pull;
 }
 
 static void pull_start(uint32_t index, uint32_t request, bool finish)
 {
     uint64_t *number = map_get(&agent.remote->pulls, index);
     uint64_t *far = map_get(&agent.remote->far, index);
-    struct record *record = record_at(index);
-    struct pull *pull = NULL;
+    struct pull *pull = number ? &pulls[*number] : NULL;
+    bool is_new = !pull;
 
-    if (!number) {
-        for (uint32_t i = 0; i < pull_count && !pull; i++)
-            if (!pulls[i].used)
-                pull = &pulls[i];
-        if (!pull) {
-            pulls = realloc(pulls, (pull_count + 64) * sizeof(*pulls));
-            if (!pulls)
-                abort();
-            memset(pulls + pull_count, 0, 64 * sizeof(*pulls));
-            pull = &pulls[pull_count];
-            pull_count += 64;
-        }
-        *pull = (struct pull){.used = true,
-                              .index = index,
-                              .generation = life_generation(record_life(record)),
-                              .bytes = record_result_bytes(record)};
-        map_set(&agent.remote->pulls, index, (uint64_t)(pull - pulls));
-        lane_hold(&agent.lane, index);
-    } else
-        pull = &pulls[*number];
+    if (is_new)
+        pull = pull_make(index);
     pull->finish |= finish;
     if (request != RECORD_NONE) {
         uint32_t *more =
@@ -580,54 +646,49 @@ static void pull_start(uint32_t index, uint32_t request, bool finish)
         pull->requests = more;
         pull->requests[pull->request_count++] = request;
     }
-    if (number)
+    if (!is_new)
         return;
     if (!far) {
-        pull_end(pull, false, "the bytes of the object are nowhere");
+        pull_end(pull, MORAY_LOST, "the bytes of the object are nowhere");
         return;
     }
     pull->from = (struct place){(uint32_t)(*far >> 32), (uint32_t)*far};
-    pull->place = arena_alloc(&agent.lane.arena, pull->bytes, index);
-    if (!pull->place) {
-        char story[200];
-        snprintf(story, sizeof(story),
-                 "no room for %llu bytes of an object of rank %u in the store of rank %u; release "
-                 "some, or raise MORAY_STORE_BYTES",
-                 (unsigned long long)pull->bytes, pull->from.rank, agent.rank);
-        pull_end(pull, false, story);
-        return;
-    }
-    *(struct item_pull *)out_item(pull->from.rank, ITEM_PULL, sizeof(struct item_pull)) =
-        (struct item_pull){.token = (uint64_t)(pull - pulls), .index = pull->from.index};
+    if (waiting_first == RECORD_NONE)
+        waiting_first = (uint32_t)(pull - pulls);
+    else
+        pulls[waiting_last].next = (uint32_t)(pull - pulls);
+    waiting_last = (uint32_t)(pull - pulls);
+    pulls_go();
 }
 
-void objects_take_pull(uint32_t rank, struct bytes_reader *in)
+static void pin_add(const struct pin *pin)
 {
-    const struct item_pull *item = bytes_take(in, sizeof(*item));
-    struct item_grant grant = {0};
+    if (pin_count == pin_capacity) {
+        pin_capacity = pin_capacity ? pin_capacity * 2 : 64;
+        pins = realloc(pins, pin_capacity * sizeof(*pins));
+        if (!pins)
+            abort();
+    }
+    pins[pin_count++] = *pin;
+    lane_hold(&agent.lane, pin->index);
+}
+
+/* Answers a PULL. False: the fabric cannot tell yet, so it is to be tried again. */
+static bool pull_grant(uint32_t rank, const struct item_pull *item)
+{
+    struct record *record = record_at(item->index);
+    struct pin pin = {.token = item->token, .rank = rank, .index = item->index};
+    struct item_grant grant = {.token = item->token, .code = MORAY_STALE};
     struct moray_error error;
 
-    if (!item || item->index >= agent.lane.control->layout.record_count) {
-        agent_fail("rank %u asked to read a record that this rank does not have", rank);
-        return;
-    }
-    struct record *record = record_at(item->index);
-    grant.token = item->token;
     if (life_state(record_life(record)) == RECORD_DONE &&
         (record_flags(record) & RECORD_RESULT_BLOCK)) {
-        struct pin pin = {.token = item->token, .rank = rank, .index = item->index};
         uint64_t bytes = record_result_bytes(record);
-        enum moray_code code =
-            fabric_expose(agent.fabric, offset_of(record), bytes, &pin.window, &error);
-        if (code == MORAY_OK) {
-            if (pin_count == pin_capacity) {
-                pin_capacity = pin_capacity ? pin_capacity * 2 : 64;
-                pins = realloc(pins, pin_capacity * sizeof(*pins));
-                if (!pins)
-                    abort();
-            }
-            pins[pin_count++] = pin;
-            lane_hold(&agent.lane, item->index);
+        grant.code = fabric_expose(agent.fabric, offset_of(record), bytes, &pin.window, &error);
+        if (grant.code == MORAY_BUSY)
+            return false;
+        if (grant.code == MORAY_OK) {
+            pin_add(&pin);
             grant.address = pin.window.address;
             grant.key = pin.window.key;
             grant.bytes = pin.window.bytes;
@@ -636,6 +697,64 @@ void objects_take_pull(uint32_t rank, struct bytes_reader *in)
             log_warning("rank %u cannot read an object of this rank: %s", rank, error.text);
     }
     memcpy(out_item(rank, ITEM_GRANT, sizeof(grant)), &grant, sizeof(grant));
+    return true;
+}
+
+bool objects_wait(void)
+{
+    return asked_count != 0;
+}
+
+uint32_t objects_poll(void)
+{
+    uint32_t kept = 0, count = asked_count;
+
+    for (uint32_t i = 0; i < count; i++)
+        if (!pull_grant(asked[i].rank, &asked[i].item))
+            asked[kept++] = asked[i];
+    asked_count = kept;
+    return count - kept;
+}
+
+void objects_take_pull(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_pull *item = bytes_take(in, sizeof(*item));
+
+    if (!item || item->index >= agent.lane.control->layout.record_count) {
+        agent_fail("rank %u asked to read a record that this rank does not have", rank);
+        return;
+    }
+    if (pull_grant(rank, item))
+        return;
+    if (asked_count == asked_capacity) {
+        asked_capacity = asked_capacity ? asked_capacity * 2 : 16;
+        asked = realloc(asked, asked_capacity * sizeof(*asked));
+        if (!asked)
+            abort();
+    }
+    asked[asked_count++] = (struct asked){rank, *item};
+}
+
+/* Also where nothing was read: the holder keeps the bytes for us until then. */
+static void pulled_tell(const struct pull *pull)
+{
+    *(struct item_pull *)out_item(pull->from.rank, ITEM_PULLED, sizeof(struct item_pull)) =
+        (struct item_pull){.token = (uint64_t)(pull - pulls), .index = pull->from.index};
+}
+
+static void pull_refused(struct pull *pull, const struct item_grant *grant)
+{
+    char story[200];
+
+    if (grant->bytes)
+        pulled_tell(pull);
+    if (grant->bytes || !grant->code || grant->code == MORAY_STALE)
+        snprintf(story, sizeof(story),
+                 "rank %u, which had the bytes of the object, has them no more", pull->from.rank);
+    else
+        snprintf(story, sizeof(story), "rank %u cannot let others read the bytes of the object: %s",
+                 pull->from.rank, moray_code_name((enum moray_code)grant->code));
+    pull_end(pull, MORAY_LOST, story);
 }
 
 void objects_take_grant(uint32_t rank, struct bytes_reader *in)
@@ -644,22 +763,24 @@ void objects_take_grant(uint32_t rank, struct bytes_reader *in)
     struct pull *pull =
         item && item->token < pull_count && pulls[item->token].used ? &pulls[item->token] : NULL;
 
-    if (!pull || pull->granted ||
+    if (!pull || !pull->asked || pull->granted ||
         pull->from.rank != rank) { /* the one that was asked for is lost */
         agent_fail("rank %u let this rank read what it had not asked for", rank);
         return;
     }
+    pull->granted = true;
     if (!item->bytes || item->size != pull->bytes) {
-        pull_end(pull, false, "the rank that had the bytes of the object has them no more");
+        pull_refused(pull, item);
         return;
     }
-    pull->granted = true;
     pull->window = (struct fabric_window){item->address, item->key, item->bytes};
     enum moray_code code =
         fabric_read(agent.fabric, rank, &pull->window, 0, arena_at(&agent.lane.arena, pull->place),
                     pull->bytes, item->token);
-    if (code != MORAY_OK)
-        pull_end(pull, false, "the fabric could not read the bytes of the object");
+    if (code != MORAY_OK) {
+        pulled_tell(pull);
+        pull_end(pull, MORAY_LOST, "the fabric could not read the bytes of the object");
+    }
 }
 
 void objects_read_done(uint64_t cookie, enum moray_code code)
@@ -668,9 +789,8 @@ void objects_read_done(uint64_t cookie, enum moray_code code)
 
     if (!pull)
         return;
-    *(struct item_pull *)out_item(pull->from.rank, ITEM_PULLED, sizeof(struct item_pull)) =
-        (struct item_pull){.token = cookie, .index = pull->from.index};
-    pull_end(pull, code == MORAY_OK, "the rank that had the bytes of the object is lost");
+    pulled_tell(pull);
+    pull_end(pull, code, "the rank that had the bytes of the object is lost");
 }
 
 void objects_take_pulled(uint32_t rank, struct bytes_reader *in)
@@ -733,9 +853,13 @@ void objects_end(void)
         free(pulls[i].requests);
     free(pulls);
     free(pins);
+    free(asked);
     pulls = NULL;
     pins = NULL;
-    pull_count = pin_count = pin_capacity = 0;
+    asked = NULL;
+    pull_count = pin_count = pin_capacity = asked_count = asked_capacity = 0;
+    waiting_first = RECORD_NONE;
+    asked_bytes = 0;
     map_clear(&agent.remote->stand_ins);
     map_clear(&agent.remote->executing);
     map_clear(&agent.remote->wanted);

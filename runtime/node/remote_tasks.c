@@ -342,13 +342,15 @@ static uint32_t append_value(char *at, uint32_t index, uint32_t rank, bool *kept
     memcpy(at, &value, sizeof(value));
     if (value.follow)
         memcpy(at + sizeof(value), bytes, value.follow);
-    *kept = (value.shape == SHAPE_FAR && value.rank == agent.rank && value.index == index) ||
-            (value.shape == SHAPE_INLINE && value.rank);
-    if (value.shape == SHAPE_FAR && !*kept) {
-        /* It went on from here, and its bytes lie where it ended: they are the owner's to let go. */
+    /* In the record's own hands: else it came from elsewhere, perhaps from another record of this rank. */
+    *kept = value.index == index && ((value.shape == SHAPE_FAR && value.rank == agent.rank) ||
+                                     (value.shape == SHAPE_INLINE && value.rank == agent.rank + 1));
+    if (!*kept && (value.shape == SHAPE_FAR || (value.shape == SHAPE_INLINE && value.rank))) {
+        /* It went on from here, and what is kept lies where it ended: it is the owner's to let go. */
         map_remove(&agent.remote->far, index, NULL);
-        atomic_fetch_and(&lane_record(&agent.lane, index)->flags,
-                         (uint16_t) ~(RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
+        atomic_fetch_and(
+            &lane_record(&agent.lane, index)->flags,
+            (uint16_t) ~(RECORD_RESULT_FAR | RECORD_RESULT_SHARED | RECORD_RESULT_KEPT));
     }
     return (uint32_t)sizeof(value) + rounded(value.follow);
 }

@@ -79,7 +79,8 @@ static void __attribute__((noreturn)) law_end(const char *text)
     longjmp(law_over, 1);
 }
 
-static void __attribute__((noreturn)) law_failed(const char *file, int line, const char *what)
+static inline void __attribute__((noreturn))
+law_failed(const char *file, int line, const char *what)
 {
     char text[2048];
     const char *story;

@@ -1,0 +1,213 @@
+/**
+ * Objects on their way between ranks, where the fabric does not do at once what it is asked for: at most
+ * MORAY_INFLIGHT_BYTES at a time, a grant that must wait, a read that is refused, a result that came by
+ * a third rank. Run with MORAY_SHARE=0, MORAY_HEAD=node and MORAY_INFLIGHT_BYTES=3MiB on 3 ranks.
+ *
+ * The linker puts the functions below in the place of the fabric's: they count what rank 0 asks for and
+ * has not got, and refuse what they are told to. Rank 0's agent is a thread of the driver's process.
+ */
+#include "law.h"
+
+#include "fabric/fabric.h"
+#include "node/message.h"
+
+enum { MIB = 1 << 20, OBJECTS = 24, FIRST_BUSY = 5 };
+
+static _Atomic int pulls, pulls_most, reads_refused;
+
+enum moray_code __real_fabric_send(struct fabric *fabric, uint32_t rank, const void *bytes,
+                                   size_t count);
+enum moray_code __wrap_fabric_send(struct fabric *fabric, uint32_t rank, const void *bytes,
+                                   size_t count);
+enum moray_code __wrap_fabric_send(struct fabric *fabric, uint32_t rank, const void *bytes,
+                                   size_t count)
+{
+    enum moray_code code = __real_fabric_send(fabric, rank, bytes, count);
+    struct item item;
+
+    for (size_t at = 0; code == MORAY_OK && at < count; at += sizeof(item) + item.bytes) {
+        memcpy(&item, (const char *)bytes + at, sizeof(item));
+        if (item.kind == ITEM_PULL && atomic_fetch_add(&pulls, 1) >= atomic_load(&pulls_most))
+            atomic_store(&pulls_most, atomic_load(&pulls));
+        else if (item.kind == ITEM_PULLED)
+            atomic_fetch_sub(&pulls, 1);
+    }
+    return code;
+}
+
+enum moray_code __real_fabric_expose(struct fabric *fabric, uint64_t offset, uint64_t bytes,
+                                     struct fabric_window *window, struct moray_error *error);
+enum moray_code __wrap_fabric_expose(struct fabric *fabric, uint64_t offset, uint64_t bytes,
+                                     struct fabric_window *window, struct moray_error *error);
+enum moray_code __wrap_fabric_expose(struct fabric *fabric, uint64_t offset, uint64_t bytes,
+                                     struct fabric_window *window, struct moray_error *error)
+{
+    static int calls;
+
+    if (calls++ < FIRST_BUSY) {
+        *window = (struct fabric_window){0};
+        return MORAY_BUSY; /* as while a provider is looked for */
+    }
+    return __real_fabric_expose(fabric, offset, bytes, window, error);
+}
+
+enum moray_code __real_fabric_read(struct fabric *fabric, uint32_t rank,
+                                   const struct fabric_window *window, uint64_t offset, void *local,
+                                   uint64_t bytes, uint64_t cookie);
+enum moray_code __wrap_fabric_read(struct fabric *fabric, uint32_t rank,
+                                   const struct fabric_window *window, uint64_t offset, void *local,
+                                   uint64_t bytes, uint64_t cookie);
+enum moray_code __wrap_fabric_read(struct fabric *fabric, uint32_t rank,
+                                   const struct fabric_window *window, uint64_t offset, void *local,
+                                   uint64_t bytes, uint64_t cookie)
+{
+    if (atomic_load(&reads_refused))
+        return MORAY_NO_MEMORY;
+    return __real_fabric_read(fabric, rank, window, offset, local, bytes, cookie);
+}
+
+/* ---- Tasks ---- */
+
+MORAY_TASK(moray_buffer, filled, (uint64_t, size), (int32_t, byte))
+{
+    moray_buffer buffer = moray_result(size);
+
+    if (buffer.data)
+        memset(buffer.data, byte, size);
+    return buffer;
+}
+
+typedef struct {
+    moray_ref inside;
+    int64_t number;
+} parcel;
+MORAY_REFS(parcel, inside);
+
+MORAY_TASK(parcel, wrap, (int32_t, ms), (int64_t, number))
+{
+    law_sleep_ms(ms);
+    return (parcel){moray_put_value(int64_t, number), number};
+}
+
+MORAY_TASK(int32_t, nap, (int32_t, ms))
+{
+    law_sleep_ms(ms);
+    return ms;
+}
+
+static void demand_bytes(moray_ref ref, size_t size, int byte)
+{
+    moray_view view;
+
+    DEMAND_OK(moray_get_view(ref, &view, 20000));
+    DEMAND_SAME(view.size, size);
+    for (size_t i = 0; i < size; i += 4096)
+        DEMAND_SAME(((const unsigned char *)view.data)[i], byte);
+    moray_view_release(&view);
+}
+
+/* The word that ends a pull goes with the agent's next message. */
+static void demand_pulls_over(void)
+{
+    for (int i = 0; i < 1000 && atomic_load(&pulls); i++)
+        law_sleep_ms(1);
+    DEMAND_SAME(atomic_load(&pulls), 0);
+}
+
+/* ---- Laws ---- */
+
+static void a_grant_that_must_wait_is_given_later(void)
+{
+    moray_ref ref = moray_call_with((.on_rank = 2), filled, (uint64_t)MIB, 9);
+
+    demand_bytes(ref, MIB, 9);
+    DEMAND_OK(moray_release(ref));
+}
+
+static void bytes_on_their_way_have_a_bound(void)
+{
+    moray_ref refs[OBJECTS];
+    size_t ready;
+
+    for (int i = 0; i < OBJECTS; i++)
+        refs[i] = moray_call_with((.on_rank = 2), filled, (uint64_t)MIB, i);
+    DEMAND_OK(moray_wait(refs, OBJECTS, OBJECTS, NULL, &ready, NULL, NULL, 0, 0));
+    demand_pulls_over();
+    atomic_store(&pulls_most, 0);
+    DEMAND_OK(moray_wait(refs, OBJECTS, OBJECTS, NULL, &ready, NULL, NULL, 0, MORAY_FETCH));
+    for (int i = OBJECTS; i-- > 0;) {
+        demand_bytes(refs[i], MIB, i);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+    DEMAND_SAME(atomic_load(&pulls_most), 3);
+    demand_pulls_over();
+}
+
+static void an_object_above_the_bound_goes_alone(void)
+{
+    moray_ref refs[4];
+    moray_view views[4];
+
+    for (int i = 0; i < 4; i++)
+        refs[i] =
+            moray_call_with((.on_rank = 2 + i % 2), filled, (uint64_t)(i % 2 ? 8 : 1) * MIB, i);
+    DEMAND_OK(moray_get_many(refs, 4, views, 20000));
+    for (int i = 0; i < 4; i++) {
+        DEMAND_SAME(((const unsigned char *)views[i].data)[views[i].size - 1], i);
+        moray_view_release(&views[i]);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+}
+
+static void a_read_that_is_refused_leaves_nothing(void)
+{
+    moray_ref ref = moray_call_with((.on_rank = 2), filled, (uint64_t)MIB, 4);
+    moray_view view;
+
+    DEMAND_OK(moray_wait(&ref, 1, 1, NULL, NULL, NULL, NULL, 0, 0));
+    atomic_store(&reads_refused, 1);
+    DEMAND_CODE(moray_get_view(ref, &view, 20000), MORAY_LOST);
+    DEMAND_NAMES(last_story(), "could not read");
+    atomic_store(&reads_refused, 0);
+    demand_pulls_over();
+    demand_bytes(ref, MIB, 4);
+    DEMAND_OK(moray_release(ref)); /* and rank 1 must have nothing in use at the end */
+}
+
+/* Rank 2 is held up while rank 0's tasks go to rank 1; then it takes some of them from there. */
+static void a_result_that_moved_twice_keeps_what_it_contains(void)
+{
+    enum { TASKS = 120 };
+    moray_ref refs[TASKS], busy = moray_call_with((.on_rank = 3), nap, 250);
+    int64_t inside;
+    parcel boxed;
+
+    for (int i = 0; i < TASKS; i++)
+        refs[i] = moray_call(wrap, 8, i);
+    DEMAND_OK(moray_wait(refs, TASKS, TASKS, NULL, NULL, NULL, NULL, 0, 0));
+    law_sleep_ms(100);
+    for (int i = 0; i < TASKS; i++) {
+        DEMAND_OK(moray_get(refs[i], &boxed, 0));
+        DEMAND_SAME(boxed.number, i);
+        DEMAND_OK(moray_get(boxed.inside, &inside, 20000));
+        DEMAND_SAME(inside, i);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+    DEMAND_SAME(moray_take_as(int32_t, busy), 250);
+}
+
+static const struct law laws[] = {
+    {"decision 34: a grant that must wait is given later", a_grant_that_must_wait_is_given_later,
+     30},
+    {"design 9: the bytes on their way have a bound", bytes_on_their_way_have_a_bound, 30},
+    {"design 9: an object above the bound goes alone", an_object_above_the_bound_goes_alone, 30},
+    {"decision 34: a read that is refused leaves nothing", a_read_that_is_refused_leaves_nothing,
+     30},
+    {"line 38: a result that moved twice keeps what it contains",
+     a_result_that_moved_twice_keeps_what_it_contains, 30},
+};
+
+int main(int argc, char **argv)
+{
+    return laws_main(argc, argv, laws, COUNT_OF(laws));
+}
