@@ -324,7 +324,7 @@ enum moray_code moray_next(moray_subscription *subscription, void *data, size_t 
                 const char *text;
                 code = failure_of(record, &text);
                 last_set(code, "%s", text);
-            } else if ((code = result_bytes(index, &answer, &bytes)) == MORAY_OK) {
+            } else if ((code = result_bytes(index, 0, &answer, &bytes)) == MORAY_OK) {
                 const struct answer_next *head = answer;
                 code =
                     hand_over(subscription, head, (const char *)(head + 1), data, room, size, lost);

@@ -254,13 +254,17 @@ static void buffer_unguard(const moray_buffer *buffer)
     }
 }
 
-/* Sets the record's result to the buffer. Errors: the canary is gone. */
-enum moray_code buffer_seal(const moray_buffer *buffer, uint32_t index)
+/* Sets the record's result to the buffer. Errors: the canary is gone; the block is still the caller's. */
+static enum moray_code buffer_seal(const moray_buffer *buffer, uint32_t index)
 {
     struct record *record = lane_record(&me.lane, index);
     uint32_t place = (uint32_t)buffer->place;
 
     buffer_unguard(buffer);
+    if (buffer->size < GUARDED_BYTES &&
+        memcmp((char *)buffer->data + buffer->size, &canary, CANARY_BYTES))
+        return last_set(MORAY_INVALID, "bytes were written past the end of a buffer of %zu bytes",
+                        buffer->size);
     record->result.block.place = place;
     /* Where a guarded buffer begins inside its block, in units of 64 bytes. */
     record->result.block.window =
@@ -268,10 +272,6 @@ enum moray_code buffer_seal(const moray_buffer *buffer, uint32_t index)
         me.window;
     record_set_result_bytes(record, buffer->size);
     atomic_fetch_or_explicit(&record->flags, RECORD_RESULT_BLOCK, memory_order_relaxed);
-    if (buffer->size < GUARDED_BYTES &&
-        memcmp((char *)buffer->data + buffer->size, &canary, CANARY_BYTES))
-        return last_set(MORAY_INVALID, "bytes were written past the end of a buffer of %zu bytes",
-                        buffer->size);
     return MORAY_OK;
 }
 
@@ -342,20 +342,100 @@ void moray_drop(moray_buffer buffer)
     leave();
 }
 
+/* ---- Results that are filled in place ---- */
+
+/* Buffers of tasks that run in this process: of each one the function returns, the others go with its
+ * end. (Those of a process that dies are found by repair.) */
+static moray_buffer *given;
+static uint32_t given_count, given_capacity;
+
+static bool given_add(const moray_buffer *buffer)
+{
+    if (given_count == given_capacity) {
+        uint32_t capacity = given_capacity ? given_capacity * 2 : 8;
+        moray_buffer *more = realloc(given, capacity * sizeof(*more));
+        if (!more)
+            return false;
+        given = more;
+        given_capacity = capacity;
+    }
+    given[given_count++] = *buffer;
+    return true;
+}
+
+static void result_drop(const moray_buffer *buffer)
+{
+    buffer_unguard(buffer);
+    arena_free(&me.lane.arena, (uint32_t)buffer->place, (uint32_t)(buffer->place >> 32));
+}
+
+void results_drop(uint32_t index)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < given_count; i++)
+        if (given[i].place >> 32 == index)
+            result_drop(&given[i]);
+        else
+            given[kept++] = given[i];
+    given_count = kept;
+}
+
+enum moray_code result_take(uint32_t index, const moray_buffer *buffer)
+{
+    uint32_t at = 0;
+
+    while (at < given_count &&
+           (given[at].place != buffer->place || given[at].data != buffer->data || !buffer->data))
+        at++;
+    if (at == given_count || buffer->place >> 32 != index)
+        return last_set(MORAY_INVALID, "the function returned a buffer that moray_result did not "
+                                       "make for this task");
+    enum moray_code code = buffer_seal(&given[at], index);
+    if (code == MORAY_OK)
+        given[at] = given[--given_count];
+    results_drop(index);
+    return code;
+}
+
+/* The task whose result it is to be: the innermost, through its scopes. */
+static struct frame *frame_of_task(void)
+{
+    struct frame *frame = frame_top;
+
+    while (frame && frame->record == RECORD_NONE)
+        frame = frame->outer;
+    return frame;
+}
+
+static bool gives_a_buffer(const struct frame *frame)
+{
+    const struct moray_function *function =
+        functions[lane_record(&me.lane, frame->record)->function];
+    return function->result_count && function->results[0].kind == MORAY_KIND_BUFFER;
+}
+
 moray_buffer moray_result(size_t size)
 {
     moray_buffer buffer = {NULL, size, 0};
+    struct frame *frame;
 
     if (enter() != MORAY_OK)
         return buffer;
-    if (!frame_top || frame_top->record == RECORD_NONE)
-        last_set(MORAY_WRONG_STATE, "moray_result outside of a task; use moray_create");
+    if (!(frame = frame_of_task()) || !gives_a_buffer(frame))
+        last_set(MORAY_WRONG_STATE, "moray_result outside of a task whose result is a "
+                                    "moray_buffer; use moray_create");
     else {
-        buffer = buffer_make(frame_top->record, size);
-        if (!buffer.data && frame_top->failed == MORAY_OK) {
+        buffer = buffer_make(frame->record, size);
+        if (buffer.data && !given_add(&buffer)) {
+            result_drop(&buffer);
+            buffer.data = NULL;
+            last_set(MORAY_NO_MEMORY, "no memory to note a buffer");
+        }
+        if (!buffer.data && frame->failed == MORAY_OK) {
             const char *story;
-            frame_top->failed = moray_last(&story);
-            frame_top->story = strdup(story);
+            frame->failed = moray_last(&story);
+            frame->story = strdup(story);
         }
     }
     leave();
@@ -364,22 +444,48 @@ moray_buffer moray_result(size_t size)
 
 /* ---- Reading ---- */
 
-enum moray_code result_bytes(uint32_t index, const void **data, uint64_t *bytes)
+/* The agent brings the bytes here, now or at the object's end. A hint: without a cell they come when they
+ * are got. */
+static void fetch_begin(uint32_t index)
+{
+    const struct record *record = lane_record(&me.lane, index);
+
+    if (!me.alone &&
+        (!life_ended(record_life(record)) || (record_flags(record) & RECORD_RESULT_FAR)))
+        (void)!lane_post(&me.lane, LANE_AGENT, index, life_generation(record_life(record)),
+                         CELL_RESOLVE, 0);
+}
+
+static enum moray_code fetch(uint32_t index, uint64_t until_ns)
+{
+    struct request_record request = {index,
+                                     life_generation(record_life(lane_record(&me.lane, index)))};
+    uint32_t answer_record;
+    const void *answer;
+    uint64_t answer_bytes;
+    enum moray_code code;
+
+    if (until_ns == LIMIT_NOW_NS) {
+        fetch_begin(index);
+        return MORAY_TIMEOUT;
+    }
+    code = request_until(REQUEST_FETCH, &request, sizeof(request), until_ns, &answer_record,
+                         &answer, &answer_bytes);
+    if (code == MORAY_OK)
+        request_done(answer_record);
+    return code;
+}
+
+enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data, uint64_t *bytes)
 {
     struct record *record = lane_record(&me.lane, index);
     uint16_t flags = atomic_load_explicit(&record->flags, memory_order_acquire);
 
     *bytes = record_result_bytes(record);
     if (__builtin_expect(flags & RECORD_RESULT_FAR, 0)) {
-        struct request_record request = {index, life_generation(record_life(record))};
-        uint32_t answer_record;
-        const void *answer;
-        uint64_t answer_bytes;
-        enum moray_code code = request_call(REQUEST_FETCH, &request, sizeof(request),
-                                            &answer_record, &answer, &answer_bytes);
+        enum moray_code code = fetch(index, until_ns);
         if (code != MORAY_OK)
             return code;
-        request_done(answer_record);
         flags = atomic_load_explicit(&record->flags, memory_order_acquire);
     }
     if (flags & RECORD_RESULT_SHARED) {
@@ -398,7 +504,8 @@ enum moray_code result_bytes(uint32_t index, const void **data, uint64_t *bytes)
 }
 
 /* A record that has ended: its bytes, or its failure as the caller's error. */
-static enum moray_code outcome(uint32_t index, const void **data, uint64_t *bytes)
+static enum moray_code outcome(uint32_t index, uint64_t until_ns, const void **data,
+                               uint64_t *bytes)
 {
     struct record *record = lane_record(&me.lane, index);
 
@@ -407,7 +514,24 @@ static enum moray_code outcome(uint32_t index, const void **data, uint64_t *byte
         enum moray_code code = failure_of(record, &text);
         return last_set(code, "%s", text);
     }
-    return result_bytes(index, data, bytes);
+    return result_bytes(index, until_ns, data, bytes);
+}
+
+/* Waits for the end of a record, and for its bytes, within one limit. */
+static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, const void **data,
+                                    uint64_t *bytes)
+{
+    const struct record *record = lane_record(&me.lane, index);
+    uint64_t until_ns = 0;
+    enum moray_code code = MORAY_OK;
+
+    if (!life_ended(record_life(record)) || (record_flags(record) & RECORD_RESULT_FAR) ||
+        __builtin_expect(limit_ms < 0, 0)) {
+        code = limit_until(limit_ms, &until_ns);
+        if (code == MORAY_OK)
+            code = record_wait_until(index, until_ns);
+    }
+    return code == MORAY_OK ? outcome(index, until_ns, data, bytes) : code;
 }
 
 enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t limit_ms)
@@ -424,9 +548,7 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
         leave();
         return code;
     }
-    code = record_wait(index, limit_ms);
-    if (code == MORAY_OK)
-        code = outcome(index, &data, &bytes);
+    code = outcome_wait(index, limit_ms, &data, &bytes);
     if (code == MORAY_OK && value) {
         if (__builtin_expect(bytes != size, 0)) {
             char what[160];
@@ -442,23 +564,19 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
     return code;
 }
 
-static enum moray_code view_open(uint32_t index, moray_ref ref, moray_view *view)
+static void view_open(uint32_t index, moray_ref ref, const void *data, uint64_t bytes,
+                      moray_view *view)
 {
-    const void *data;
-    uint64_t bytes;
-    enum moray_code code = outcome(index, &data, &bytes);
-
-    if (code == MORAY_OK) {
-        lane_hold(&me.lane, index);
-        *view = (moray_view){data, bytes, ref_of(index, ref.type)};
-    }
-    return code;
+    lane_hold(&me.lane, index);
+    *view = (moray_view){data, bytes, ref_of(index, ref.type)};
 }
 
 enum moray_code moray_get_view(moray_ref ref, moray_view *view, int64_t limit_ms)
 {
     enum moray_code code = enter();
     uint32_t index;
+    const void *data;
+    uint64_t bytes;
 
     if (code != MORAY_OK)
         return code;
@@ -469,9 +587,9 @@ enum moray_code moray_get_view(moray_ref ref, moray_view *view, int64_t limit_ms
     *view = (moray_view){NULL, 0, {0, 0, 0, 0}};
     code = ref_find(ref, &index);
     if (code == MORAY_OK) {
-        code = record_wait(index, limit_ms);
+        code = outcome_wait(index, limit_ms, &data, &bytes);
         if (code == MORAY_OK)
-            code = view_open(index, ref, view);
+            view_open(index, ref, data, bytes, view);
         ref_done(ref, index, code == MORAY_TIMEOUT);
     }
     leave();
@@ -574,7 +692,8 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
 {
     enum moray_code code = enter();
     uint32_t *indices = NULL, which;
-    uint64_t until_ns;
+    uint64_t until_ns, bytes;
+    const void *data;
     size_t open = 0;
 
     if (code != MORAY_OK)
@@ -596,13 +715,17 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
             record_wait(indices[i], limit_ms);
         }
         code = wait_for(indices, (uint32_t)count, (uint32_t)count, true, until_ns);
-        if (any_failed(&all, &which)) {
-            const void *data;
-            uint64_t bytes;
-            code = outcome(which, &data, &bytes);
+        if (any_failed(&all, &which))
+            code = outcome(which, 0, &data, &bytes);
+        for (size_t i = 0; code == MORAY_OK && count > 1 && i < count;
+             i++) /* all at once, not in turn */
+            if (record_flags(lane_record(&me.lane, indices[i])) & RECORD_RESULT_FAR)
+                fetch_begin(indices[i]);
+        for (; code == MORAY_OK && open < count; open++) {
+            code = outcome(indices[open], until_ns, &data, &bytes);
+            if (code == MORAY_OK)
+                view_open(indices[open], refs[open], data, bytes, &views[open]);
         }
-        for (; code == MORAY_OK && open < count; open++)
-            code = view_open(indices[open], refs[open], &views[open]);
         if (code != MORAY_OK)
             for (size_t i = 0; i < open; i++)
                 if (views[i].ref.owner) {
@@ -634,18 +757,6 @@ static bool has_twins(const uint32_t *indices, size_t count)
         twins |= sorted[i] == sorted[i - 1];
     free(sorted);
     return twins;
-}
-
-/* The agent brings the bytes here, now or at the object's end. A hint: without a cell they come when they
- * are got. */
-static void fetch_begin(uint32_t index)
-{
-    const struct record *record = lane_record(&me.lane, index);
-
-    if (!me.alone &&
-        (!life_ended(record_life(record)) || (record_flags(record) & RECORD_RESULT_FAR)))
-        (void)!lane_post(&me.lane, LANE_AGENT, index, life_generation(record_life(record)),
-                         CELL_RESOLVE, 0);
 }
 
 enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, moray_ref *ready,

@@ -206,6 +206,9 @@ uint64_t now_ns(void);
 /** Waits for the end of a record. MORAY_OK or MORAY_TIMEOUT. `limit_ms` as in moray.h, checked.
  *  Called inside the door; leaves it while it sleeps or runs other tasks. */
 enum moray_code record_wait(uint32_t index, int64_t limit_ms);
+/** The same, until a time: 0: no limit; LIMIT_NOW_NS: it only looks. */
+enum moray_code record_wait_until(uint32_t index, uint64_t until_ns);
+enum { LIMIT_NOW_NS = 1 };
 enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns);
 
 /** Before and after a sleep in a blocking call: the core goes to somebody else. Outside the door. */
@@ -242,13 +245,19 @@ void fail_record(uint32_t index, enum moray_code code, const char *format, ...)
 /** The code of a failed record, and its story. */
 enum moray_code failure_of(const struct record *record, const char **text);
 
-/** Where the bytes of an ended record lie, read-only; fetched first if they are on another rank.
- *  Inside the door. Errors: those of the fetch. */
-enum moray_code result_bytes(uint32_t index, const void **data, uint64_t *bytes);
+/** Where the bytes of an ended record lie, read-only; fetched first if they are on another rank, until
+ *  `until_ns` (as in record_wait_until). Inside the door. Errors: those of the fetch; MORAY_TIMEOUT: it
+ *  goes on, and the bytes can be had later. */
+enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data, uint64_t *bytes);
 
 /** Puts a result into a record in MAKING or RUNNING. Errors: MORAY_FULL, with the whole story. */
 enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes);
 enum moray_code store_full(uint64_t bytes);
+
+/** Seals the buffer that the function of a running task returned. Errors: the story is set. */
+enum moray_code result_take(uint32_t index, const moray_buffer *buffer);
+/** Frees the buffers that moray_result made for a task that has not ended yet. */
+void results_drop(uint32_t index);
 /** A block of the arena for record `index`; looks for some milliseconds where others have only just let
  *  something go. 0: no room. Inside the door. */
 uint32_t room_find(uint64_t bytes, uint32_t index);
@@ -316,6 +325,9 @@ _Noreturn void process_leave(void);
  *  Inside the door; leaves it while it waits. */
 enum moray_code request_call(uint32_t kind, const void *bytes, uint32_t count, uint32_t *record,
                              const void **answer, uint64_t *answer_bytes);
+/** The same with a limit (record_wait_until). MORAY_TIMEOUT: the agent goes on with it all the same. */
+enum moray_code request_until(uint32_t kind, const void *bytes, uint32_t count, uint64_t until_ns,
+                              uint32_t *record, const void **answer, uint64_t *answer_bytes);
 void request_done(uint32_t record);
 
 #endif

@@ -8,6 +8,12 @@
 enum moray_code request_call(uint32_t kind, const void *bytes, uint32_t count, uint32_t *out,
                              const void **answer, uint64_t *answer_bytes)
 {
+    return request_until(kind, bytes, count, 0, out, answer, answer_bytes);
+}
+
+enum moray_code request_until(uint32_t kind, const void *bytes, uint32_t count, uint64_t until_ns,
+                              uint32_t *out, const void **answer, uint64_t *answer_bytes)
+{
     uint32_t index = lane_make(&me.lane, RECORD_REQUEST);
     struct record *record;
     enum moray_code code;
@@ -37,14 +43,14 @@ enum moray_code request_call(uint32_t kind, const void *bytes, uint32_t count, u
         lane_drop(&me.lane, index);
         return last_set(code, "the agent's mailbox is full");
     }
-    code = record_wait(index, 0);
+    code = record_wait_until(index, until_ns);
     if (code == MORAY_OK && life_state(record_life(record)) == RECORD_FAILED) {
         const char *text;
         code = failure_of(record, &text);
         last_set(code, "%s", text);
     }
     if (code == MORAY_OK)
-        code = result_bytes(index, answer, answer_bytes);
+        code = result_bytes(index, 0, answer, answer_bytes);
     if (code != MORAY_OK) {
         lane_drop(&me.lane, index);
         return code;

@@ -16,8 +16,6 @@
 
 enum { RESULT_ROOM = 1024 };
 
-enum moray_code buffer_seal(const moray_buffer *buffer, uint32_t index);
-
 struct running { /* one task's run on this stack */
     struct frame frame;
     struct running *outer;
@@ -111,7 +109,7 @@ static bool inputs_find(uint32_t index, const struct moray_function *function,
             return false;
         const void *data;
         uint64_t size;
-        if (result_bytes(ref->index, &data, &size) != MORAY_OK) {
+        if (result_bytes(ref->index, 0, &data, &size) != MORAY_OK) {
             const char *story;
             enum moray_code code = moray_last(&story);
             fail_record(index, code, "argument %u (%s): %s", i + 1, function->parameters[i].name,
@@ -181,13 +179,8 @@ static enum moray_code result_seal(uint32_t index, const struct moray_parameter 
 {
     if (result->kind == MORAY_KIND_VOID)
         return MORAY_OK;
-    if (result->kind == MORAY_KIND_BUFFER) {
-        const moray_buffer *buffer = data;
-        if (!buffer->data || buffer->place >> 32 != index)
-            return last_set(MORAY_INVALID, "the function returned a buffer that moray_result did "
-                                           "not make for this task");
-        return buffer_seal(buffer, index);
-    }
+    if (result->kind == MORAY_KIND_BUFFER)
+        return result_take(index, data);
     if (insides_count) {
         enum moray_code code = contained_tell(index, data, result->type_hash);
         if (code != MORAY_OK)
@@ -223,6 +216,7 @@ static void end_failed(uint32_t index, struct frame *frame)
     const struct record_long *details = lane_long(&me.lane, record);
     uint32_t attempt = life_attempt(record_life(record)) + 1;
 
+    results_drop(index);
     if (details && details->retry_errors &&
         (record->attempts_max == 0 || attempt < record->attempts_max)) {
         lane_requeue(&me.lane, index, 1);
@@ -242,6 +236,7 @@ static void end_well(uint32_t index, const struct moray_function *function, void
     if (__builtin_expect(code != MORAY_OK, 0)) {
         const char *story;
         moray_last(&story);
+        results_drop(index);
         fail_record(index, code, "%s", story);
         return;
     }

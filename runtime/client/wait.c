@@ -151,7 +151,7 @@ enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
     if (limit_ms == 0)
         return MORAY_OK;
     if (limit_ms == MORAY_NOW) {
-        *until_ns = 1;
+        *until_ns = LIMIT_NOW_NS;
         return MORAY_OK;
     }
     if (limit_ms < 0)
@@ -222,15 +222,23 @@ static bool answered_soon(struct record *record)
 
 enum moray_code record_wait(uint32_t index, int64_t limit_ms)
 {
-    struct record *record = lane_record(&me.lane, index);
     uint64_t until_ns;
+    enum moray_code code;
+
+    if (__builtin_expect(life_ended(record_life(lane_record(&me.lane, index))), 1))
+        return limit_ms < 0 && limit_ms != MORAY_NOW ? limit_until(limit_ms, &until_ns) : MORAY_OK;
+    code = limit_until(limit_ms, &until_ns);
+    return code == MORAY_OK ? record_wait_until(index, until_ns) : code;
+}
+
+enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
+{
+    struct record *record = lane_record(&me.lane, index);
     enum moray_code code = MORAY_OK;
 
-    if (__builtin_expect(life_ended(record_life(record)), 1))
-        return limit_ms < 0 && limit_ms != MORAY_NOW ? limit_until(limit_ms, &until_ns) : MORAY_OK;
-    if ((code = limit_until(limit_ms, &until_ns)) != MORAY_OK)
-        return code;
-    if (limit_ms == MORAY_NOW) {
+    if (life_ended(record_life(record)))
+        return MORAY_OK;
+    if (until_ns == LIMIT_NOW_NS) {
         poll_found_nothing();
         return MORAY_TIMEOUT;
     }

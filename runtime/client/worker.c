@@ -61,7 +61,7 @@ void run_setups(void)
         uint64_t bytes;
         if (enter() != MORAY_OK)
             return;
-        enum moray_code code = result_bytes(record, &data, &bytes);
+        enum moray_code code = result_bytes(record, 0, &data, &bytes);
         leave();
         if (code == MORAY_OK)
             fn(data, bytes);

@@ -38,6 +38,16 @@ MORAY_TASK(moray_buffer, filled, (uint64_t, size), (uint32_t, seed))
     return buffer;
 }
 
+MORAY_TASK(moray_buffer, filled_after, (int32_t, ms), (uint64_t, size), (uint32_t, seed))
+{
+    law_sleep_ms(ms);
+    moray_buffer buffer = moray_result(size);
+
+    if (buffer.data)
+        fill(buffer.data, size, seed);
+    return buffer;
+}
+
 MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
 {
     law_sleep_ms(ms);
@@ -74,6 +84,44 @@ MORAY_TASK(moray_buffer, overruns, (uint64_t, size), (uint64_t, by))
     memset(buffer.data, 1, size);
     ((volatile char *)buffer.data)[size + by - 1] = 7;
     return buffer;
+}
+
+/* Ends badly, or gives back another buffer, with a buffer of its own unused. */
+MORAY_TASK(moray_buffer, wastes, (uint64_t, size), (int32_t, how), (int32_t, bad))
+{
+    moray_buffer buffer = moray_result(size);
+
+    switch (how) {
+    case 0:
+        moray_fail(MORAY_FAILED, "it was asked to fail");
+        return buffer;
+    case 1:
+        return moray_result(8);
+    case 2:
+        moray_get_as(int32_t, moray_call(after_failing, 0));
+        return buffer;
+    default:
+        return (moray_buffer){(void *)buffer.data, bad, buffer.place + 1};
+    }
+}
+
+/* Stops this node's agent for a while, from a process that does without it. */
+MORAY_TASK(int32_t, stall, (int32_t, ms))
+{
+    char path[64], text[512];
+    int zygote = getppid(), rank = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", zygote);
+    FILE *stat = fopen(path, "r");
+    if (!stat)
+        return -1;
+    if (fgets(text, sizeof(text), stat) && strrchr(text, ')'))
+        sscanf(strrchr(text, ')') + 1, " %*c %d", &rank);
+    fclose(stat);
+    if (rank < 2 || kill(rank, SIGSTOP) != 0)
+        return -1;
+    law_sleep_ms(ms);
+    return kill(rank, SIGCONT);
 }
 
 MORAY_ACTOR(shelf, (moray_ref, kept));
@@ -124,6 +172,16 @@ MORAY_TASK(uint64_t, unwrap, (parcel, p))
     sum = hash(view.data, view.size);
     moray_view_release(&view);
     return sum;
+}
+
+/* A reference that leads nowhere is used while another one, which may have its index, is waited for. */
+MORAY_TASK(int32_t, survives_stale, (moray_future, live), (parcel, stale))
+{
+    int32_t value = -1;
+
+    if (moray_get_bytes(stale.inside, NULL, 0, 5000) != MORAY_STALE)
+        return -2;
+    return moray_get(live.ref, &value, 5000) == MORAY_OK ? value : -3;
 }
 
 MORAY_TASK(int32_t, misreads, (moray_future, f))
@@ -282,6 +340,59 @@ static void limits_pass_and_the_reference_serves_later(void)
     DEMAND_OK(moray_release(slow));
 }
 
+static bool is_apart(void)
+{
+    const char *share = getenv("MORAY_SHARE");
+    return moray_ranks() > 1 && share && !strcmp(share, "0");
+}
+
+static void limits_hold_while_bytes_are_fetched(void)
+{
+    if (!is_apart())
+        return; /* they are here, or are read where they lie */
+    moray_ref ref = moray_call_with((.on_rank = on_node(0)), filled, (uint64_t)MIB, 5);
+    moray_view view;
+    uint64_t begin;
+
+    DEMAND_OK(moray_wait(&ref, 1, 1, NULL, NULL, NULL, NULL, 0, 0));
+    moray_ref stalled = moray_call_with((.on_rank = on_node(0)), stall, 600);
+    law_sleep_ms(150);
+    begin = law_ms();
+    DEMAND_CODE(moray_get_view(ref, &view, MORAY_NOW), MORAY_TIMEOUT);
+    DEMAND_CODE(moray_get_view(ref, &view, 30), MORAY_TIMEOUT);
+    DEMAND_CODE(moray_get_many(&ref, 1, &view, 30), MORAY_TIMEOUT);
+    DEMAND(view.data == NULL);
+    DEMAND(law_ms() - begin >= 60 && law_ms() - begin < 400);
+    DEMAND_OK(moray_get_view(ref, &view, 5000));
+    moray_view_release(&view);
+    DEMAND_SAME(moray_take_as(int32_t, stalled), 0);
+    DEMAND_OK(moray_release(ref));
+}
+
+/* A reference inside a value is only borrowed: who looks for it now and then gets it all the same. */
+static void polls_of_a_borrowed_reference_come_to_an_end(void)
+{
+    uint64_t before = free_bytes();
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref outer = moray_call_with((.on_rank = on_node(node)), wrap, (uint64_t)4 * MIB, 3);
+        uint64_t until = law_ms() + 5000;
+        enum moray_code code;
+        moray_view view;
+        parcel boxed;
+
+        DEMAND_OK(moray_get(outer, &boxed, 0));
+        while ((code = moray_get_view(boxed.inside, &view, MORAY_NOW)) == MORAY_TIMEOUT &&
+               law_ms() < until)
+            law_sleep_ms(1);
+        DEMAND_OK(code);
+        DEMAND_SAME(view.size, 4 * MIB);
+        moray_view_release(&view);
+        DEMAND_OK(moray_release(outer));
+    }
+    DEMAND(becomes_free(before - MIB));
+}
+
 static void an_error_is_told_without_waiting_for_the_slow(void)
 {
     moray_ref slow = moray_call(after, 1500, 1);
@@ -427,8 +538,7 @@ static void what_failed_counts_as_ready(void)
 
 static void wait_moves_data_only_when_asked(void)
 {
-    const char *share = getenv("MORAY_SHARE");
-    bool apart = moray_ranks() > 1 && share && !strcmp(share, "0");
+    bool apart = is_apart();
     uint64_t before = free_bytes(), until;
     moray_ref refs[2] = {
         moray_call_with((.on_rank = on_node(0)), filled, (uint64_t)16 * MIB, 1),
@@ -458,6 +568,24 @@ static void wait_moves_data_only_when_asked(void)
     DEMAND_OK(moray_get_bytes(refs[1], NULL, 0, 0));
     DEMAND_OK(moray_release(refs[0]));
     DEMAND_OK(moray_release(refs[1]));
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void wait_fetches_what_is_still_to_be_made(void)
+{
+    uint64_t before = free_bytes(), until = law_ms() + 5000;
+    moray_ref ref =
+        moray_call_with((.on_rank = on_node(0)), filled_after, 200, (uint64_t)16 * MIB, 2);
+    size_t ready_count;
+
+    DEMAND_OK(moray_wait(&ref, 1, 1, NULL, &ready_count, NULL, NULL, MORAY_NOW, MORAY_FETCH));
+    DEMAND_SAME(ready_count, 0);
+    DEMAND_OK(moray_wait(&ref, 1, 1, NULL, &ready_count, NULL, NULL, 0, 0));
+    while (is_apart() && free_bytes() + 16 * MIB > before && law_ms() < until)
+        law_sleep_ms(5);
+    if (is_apart())
+        DEMAND(free_bytes() + 16 * MIB <= before);
+    DEMAND_OK(moray_release(ref));
     DEMAND(becomes_free(before - MIB));
 }
 
@@ -527,8 +655,7 @@ static void results_that_do_not_fit_are_an_error_at_once(void)
 
 static void large_values_are_read_in_place(void)
 {
-    const char *share = getenv("MORAY_SHARE");
-    bool apart = moray_ranks() > 1 && share && !strcmp(share, "0");
+    bool apart = is_apart();
     uint64_t sum, before;
     moray_view one, two;
     moray_ref ref = put_filled(8 * MIB, 1, &sum);
@@ -636,6 +763,42 @@ static void a_result_keeps_what_it_contains(void)
         DEMAND_OK(moray_release(outer));
     }
     DEMAND(becomes_free(before - MIB));
+}
+
+static void a_result_that_fails_leaves_nothing(void)
+{
+    enum { TIMES = 12, WASTED = 32 * MIB }; /* more than the store has */
+
+    for (int node = 0; node < node_count(); node++)
+        for (int i = 0; i < TIMES; i++)
+            for (int how = 0; how < 4; how++) {
+                static const enum moray_code want[] = {MORAY_FAILED, MORAY_OK, MORAY_FAILED,
+                                                       MORAY_INVALID};
+                uint64_t size = how == 3 ? 1000 : WASTED;
+                moray_ref ref = moray_call_with((.on_rank = on_node(node)), wastes, size, how, 8);
+                DEMAND_CODE(moray_get_bytes(ref, NULL, 0, 0), want[how]);
+                DEMAND_OK(moray_release(ref));
+            }
+}
+
+static void a_stale_reference_harms_no_live_one(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref stale = moray_call(after, 0, 1), live;
+        DEMAND_SAME(moray_get_as(int32_t, stale), 1);
+        DEMAND_OK(moray_release(stale));
+        becomes_stale(stale);
+        live = moray_call(after, 150, 7);
+        for (int i = 0; i < 20 && live.index != stale.index; i++) {
+            DEMAND_OK(moray_release(live));
+            live = moray_call(after, 150, 7);
+        }
+        parcel boxed = {stale, 0};
+        moray_ref there =
+            moray_call_with((.on_rank = on_node(node)), survives_stale, moray_pass(live), boxed);
+        DEMAND_SAME(moray_take_as(int32_t, there), 7);
+        DEMAND_OK(moray_release(live));
+    }
 }
 
 static void an_actors_state_keeps_what_it_was_told_to(void)
@@ -801,6 +964,9 @@ static const struct law laws[] = {
      10},
     {"line 3: a limit passes, and the reference serves later",
      limits_pass_and_the_reference_serves_later, 10},
+    {"line 3: a limit holds while bytes are fetched", limits_hold_while_bytes_are_fetched, 10},
+    {"line 3: who polls for a borrowed reference gets it",
+     polls_of_a_borrowed_reference_come_to_an_end, 30},
     {"line 4: one failure is told without waiting for the slow",
      an_error_is_told_without_waiting_for_the_slow, 10},
     {"line 5: a reader cannot change what others see", readers_cannot_change_what_others_see, 20},
@@ -809,6 +975,7 @@ static const struct law laws[] = {
     {"line 7: wait refuses what makes no sense", wait_refuses_what_makes_no_sense, 10},
     {"line 8: what failed, was cancelled or died counts as ready", what_failed_counts_as_ready, 10},
     {"line 9: wait moves data only when asked", wait_moves_data_only_when_asked, 20},
+    {"line 9: wait fetches what is still to be made", wait_fetches_what_is_still_to_be_made, 20},
     {"line 10: what does not fit is refused, and nothing is lost",
      what_does_not_fit_is_refused_and_nothing_lost, 20},
     {"line 10: a result that does not fit is an error at once",
@@ -819,6 +986,8 @@ static const struct law laws[] = {
     {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
     {"line 38: an object keeps what it contains", an_object_keeps_what_it_contains, 20},
     {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},
+    {"line 38: a result that fails leaves nothing", a_result_that_fails_leaves_nothing, 30},
+    {"line 38: a stale reference harms no live one", a_stale_reference_harms_no_live_one, 30},
     {"line 38: an actor's state keeps what it was told to",
      an_actors_state_keeps_what_it_was_told_to, 20},
     {"decision 38: holds are counted", holds_are_counted, 10},
