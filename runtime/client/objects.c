@@ -88,9 +88,9 @@ enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
 {
     struct record *record = lane_record(&me.lane, index);
 
-    if (bytes <= sizeof(record->result.value)) {
+    if (record_value_fits(record, bytes)) {
         if (bytes)
-            memcpy(record->result.value, data, bytes);
+            memcpy(record_value(record, bytes), data, bytes);
         record_set_result_bytes(record, bytes);
         return MORAY_OK;
     }
@@ -499,7 +499,7 @@ enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **dat
         *data = window_ro(me.window, (uint64_t)record->result.block.place * ARENA_PLACE_BYTES +
                                          (uint64_t)(record->result.block.window >> 8) * 64);
     else
-        *data = window_ro_of(record->result.value);
+        *data = window_ro_of(record_value(record, *bytes));
     return MORAY_OK;
 }
 

@@ -10,7 +10,7 @@
 
 /*
  * One record from its claim to its end: find the inputs, run the user's function, seal the results.
- * Per task without references: no allocation, no lock, no system call; the results of up to 8 bytes
+ * Per task without references: no allocation, no lock, no system call; small results
  * stay in the record.
  */
 

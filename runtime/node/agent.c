@@ -52,9 +52,9 @@ void agent_answer(uint32_t index, const void *bytes, uint64_t count)
 {
     struct record *record = lane_record(&agent.lane, index);
 
-    if (count <= sizeof(record->result.value)) {
+    if (record_value_fits(record, count)) {
         if (count)
-            memcpy(record->result.value, bytes, count);
+            memcpy(record_value(record, count), bytes, count);
         record_set_result_bytes(record, count);
     } else {
         uint32_t place = arena_alloc(&agent.lane.arena, count, index);

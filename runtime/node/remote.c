@@ -307,7 +307,7 @@ void remote_tell_setup(uint64_t function, uint32_t record)
     struct record *value = lane_record(&agent.lane, record);
     const void *bytes = record_flags(value) & RECORD_RESULT_BLOCK
                             ? arena_at(&agent.lane.arena, value->result.block.place)
-                            : (const void *)value->result.value;
+                            : record_value(value, record_result_bytes(value));
     uint32_t count = (uint32_t)record_result_bytes(value);
 
     for (uint32_t rank = 0; rank < agent.rank_count; rank++) {

@@ -125,16 +125,18 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
         }
         return value;
     }
-    if (!(flags & RECORD_RESULT_BLOCK)) {
-        value.shape = SHAPE_INLINE;
-        value.follow = (uint32_t)size;
-        *bytes = record->result.value;
+    if (!(flags & RECORD_RESULT_BLOCK) && !record_value_fits(record, size)) {
+        value.shape = SHAPE_FAILED; /* somebody wrote into the record */
+        value.index = MORAY_PROTOCOL;
+        value.follow = 1;
+        *bytes = "";
         return value;
     }
     if (size <= INLINE_BYTES_MAX) {
         value.shape = SHAPE_INLINE;
         value.follow = (uint32_t)size;
-        *bytes = agent.lane.arena.region + offset_of(record);
+        *bytes = flags & RECORD_RESULT_BLOCK ? agent.lane.arena.region + offset_of(record)
+                                             : record_value(record, size);
         /* What its bytes refer to lives as long as the record where it was made. */
         if (flags & RECORD_CONTAINS) {
             value.rank = agent.rank + 1;

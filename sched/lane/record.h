@@ -63,7 +63,12 @@ enum record_flag {
     RECORD_ALONE = 2048, /* a task on its stack died with it once: it runs none there again */
 };
 
-enum { RECORD_NONE = 0xffffffff, RECORD_ARGUMENT_BYTES = 64, RECORD_INPUTS_MAX = 15 };
+enum {
+    RECORD_NONE = 0xffffffff,
+    RECORD_ARGUMENT_BYTES = 64,
+    RECORD_VALUE_BYTES_MAX = 48,
+    RECORD_INPUTS_MAX = 15
+};
 
 struct record {
     _Atomic uint64_t life;       /* see life_of() */
@@ -82,7 +87,7 @@ struct record {
     uint16_t result_high; /* bytes of the result, bits 32-47 */
     uint32_t result_low;  /* bits 0-31 */
     union {
-        uint8_t value[8]; /* a result of up to 8 bytes */
+        uint8_t value[8]; /* a result of up to 8 bytes; longer ones: record_value() */
         struct {
             uint32_t place, window;
         } block; /* RESULT_BLOCK, RESULT_SHARED, or FAILED: a story */
@@ -180,15 +185,35 @@ static inline void record_set_result_bytes(struct record *record, uint64_t bytes
     record->result_high = (uint16_t)(bytes >> 32);
 }
 
+/* RECORD_BLOCK: what stands in `arguments` then. */
+struct record_block {
+    uint32_t place, bytes;
+};
+
 static inline uint16_t record_flags(const struct record *record)
 {
     return atomic_load_explicit(&record->flags, memory_order_relaxed);
 }
 
-/* RECORD_BLOCK: what stands in `arguments` then. */
-struct record_block {
-    uint32_t place, bytes;
-};
+/* A result without a block lies in the record: up to 8 bytes in the header, up to 48 at the end of the
+ * arguments' line, where they leave room: they stay whole, for a further attempt needs them. */
+static inline bool record_value_fits(const struct record *record, uint64_t bytes)
+{
+    uint32_t used = record_flags(record) & RECORD_BLOCK ? (uint32_t)sizeof(struct record_block)
+                                                        : record->argument_bytes;
+
+    return bytes <= sizeof(record->result.value) ||
+           (bytes <= RECORD_VALUE_BYTES_MAX &&
+            used + ((bytes + 15) & ~(uint64_t)15) <= RECORD_ARGUMENT_BYTES);
+}
+
+/* Where a value of so many bytes lies, which fits. */
+static inline void *record_value(struct record *record, uint64_t bytes)
+{
+    return bytes <= sizeof(record->result.value)
+               ? (void *)record->result.value
+               : record->arguments + RECORD_ARGUMENT_BYTES - ((bytes + 15) & ~(uint64_t)15);
+}
 
 /* A method's arguments begin with this; the bytes of the call follow. */
 struct record_call {

@@ -68,7 +68,7 @@ uint64_t load_nested(struct lane *lane, uint32_t function)
 
 static uint32_t some_bytes(uint64_t *seed)
 {
-    static const uint32_t bytes[BYTES_ROOM] = {0, 0, 0, 200, 5000, 100000};
+    static const uint32_t bytes[BYTES_ROOM] = {0, 16, 48, 200, 5000, 100000};
     return bytes[load_random(seed, BYTES_ROOM)];
 }
 

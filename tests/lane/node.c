@@ -139,9 +139,14 @@ static bool result_write(struct lane *lane, uint32_t index, uint64_t value, uint
 {
     struct record *record = lane_record(lane, index);
 
-    if (bytes <= sizeof(value)) {
-        memcpy(record->result.value, &value, sizeof(value));
-        record_set_result_bytes(record, sizeof(value));
+    if (bytes < sizeof(value))
+        bytes = sizeof(value);
+    if (record_value_fits(record, bytes)) {
+        char *at = record_value(record, bytes);
+        if (bytes > sizeof(value)) /* all of it, so that what it must not touch shows */
+            memset(at, 0x5a, bytes);
+        memcpy(at, &value, sizeof(value));
+        record_set_result_bytes(record, bytes);
         return true;
     }
     uint32_t place = arena_alloc(&lane->arena, bytes, index);
@@ -171,13 +176,13 @@ uint32_t node_put(struct lane *lane, uint64_t value, uint32_t bytes)
 
 uint64_t node_value(const struct lane *lane, uint32_t index)
 {
-    const struct record *record = lane_record(lane, index);
+    struct record *record = lane_record(lane, index);
     uint64_t value;
 
     if (record_flags(record) & RECORD_RESULT_BLOCK)
         memcpy(&value, arena_at(&lane->arena, record->result.block.place), sizeof(value));
     else
-        memcpy(&value, record->result.value, sizeof(value));
+        memcpy(&value, record_value(record, record_result_bytes(record)), sizeof(value));
     return value;
 }
 

@@ -465,10 +465,10 @@ END_TEST
 
 START_TEST(large_arguments_and_results_are_freed_with_the_task)
 {
-    uint32_t sizes[] = {100, 3000, 16384, 70000, 300000};
+    uint32_t sizes[] = {16, 48, 100, 3000, 16384, 70000, 300000};
 
-    for (int i = 0; i < 5; i++)
-        for (int k = 0; k < 5; k++) {
+    for (int i = 0; i < 7; i++)
+        for (int k = 0; k < 7; k++) {
             struct node_shape shape = {.argument_bytes = sizes[i], .result_bytes = sizes[k]};
             shape.kind = RECORD_TASK;
             uint32_t task = node_submit(&lanes[DRIVER], NULL, 0, &shape);
@@ -477,6 +477,32 @@ START_TEST(large_arguments_and_results_are_freed_with_the_task)
             ck_assert_uint_eq(node_value(&lanes[DRIVER], task), 1);
             lane_drop(&lanes[DRIVER], task);
         }
+}
+END_TEST
+
+START_TEST(a_result_in_the_record_leaves_the_arguments_whole)
+{
+    uint32_t task = node_make(&lanes[DRIVER], NULL, 0, NULL);
+    struct record *record = lane_record(&lanes[DRIVER], task);
+
+    for (uint32_t arguments = 0; arguments <= RECORD_ARGUMENT_BYTES; arguments++)
+        for (uint32_t bytes = 1; bytes <= RECORD_ARGUMENT_BYTES; bytes++) {
+            record->argument_bytes = (uint16_t)arguments;
+            bool fits = record_value_fits(record, bytes);
+            ck_assert_int_eq(fits, bytes <= 8 ||
+                                       (bytes <= 48 && arguments + (bytes + 15) / 16 * 16 <= 64));
+            if (!fits)
+                continue;
+            uint8_t *value = record_value(record, bytes);
+            memset(record->arguments, 1, arguments);
+            memset(value, 2, bytes);
+            ck_assert_uint_eq((uintptr_t)value % (bytes > 8 ? 16 : 8), 0);
+            for (uint32_t i = 0; i < arguments; i++)
+                ck_assert_uint_eq(record->arguments[i], 1);
+        }
+    ck_assert_uint_eq(record->kind, RECORD_TASK);
+    record->argument_bytes = 0;
+    lane_abandon(&lanes[DRIVER], task);
 }
 END_TEST
 
@@ -620,6 +646,7 @@ int main(void)
     tcase_add_test(laws, only_descendants_are_stolen_for_a_waiter);
     tcase_add_test(laws, who_awaits_a_record_is_told);
     tcase_add_test(laws, large_arguments_and_results_are_freed_with_the_task);
+    tcase_add_test(laws, a_result_in_the_record_leaves_the_arguments_whole);
     tcase_add_test(laws, a_record_whose_generation_would_wrap_is_retired);
     tcase_add_test(laws, slots_beyond_the_first_word_hold_and_wait_too);
     tcase_add_test(laws, results_are_right_among_processes);
