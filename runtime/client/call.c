@@ -1,5 +1,4 @@
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -418,23 +417,6 @@ static enum moray_code submit_when_room(uint32_t index)
     return code;
 }
 
-/* The parked worker is the driver's when somebody else can be woken: of two that sleep, the one whose
- * core the driver is just on stays asleep. */
-static void park_here(uint32_t parked)
-{
-    struct lane_control *control = me.lane.control;
-    uint32_t idle = (uint32_t)__builtin_ctzll(atomic_load(&control->idle[0]));
-    struct lane_slot *slots = me.lane.slots;
-    int32_t cpu = sched_getcpu();
-
-    if (atomic_load(&slots[idle].cpu) != cpu || atomic_load(&slots[parked].cpu) == cpu ||
-        !atomic_load(&slots[parked].parked) || idle >= me.node->slot_first_actor)
-        return;
-    atomic_store(&me.node->parked_slot, idle);
-    lane_bit_clear(control->idle, idle);
-    lane_bit_set(control->idle, parked);
-}
-
 /* Before a submit: who is to be woken for it besides the idle worker that the lane rouses? */
 static inline uint32_t sleeper_due(void)
 {
@@ -452,11 +434,11 @@ static inline uint32_t sleeper_due(void)
         if (atomic_load(&control->searching[word]))
             return 0;
     if (atomic_load(&control->idle[0])) {
-        if (me.role == ROLE_DRIVER && parked)
-            park_here(parked);
+        if (me.role == ROLE_DRIVER && thread_owner && parked)
+            driver_submits(parked);
         return 0;
     }
-    return parked;
+    return me.role == ROLE_DRIVER && thread_owner ? driver_submits_more(parked) : parked;
 }
 
 /* Nobody was idle: the parked worker looks after the queue from now on, every few milliseconds. */

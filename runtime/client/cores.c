@@ -146,35 +146,6 @@ void cores_tidy(void)
     }
 }
 
-/* ---- The driver's core ---- */
-
-static void driver_core_leave(void)
-{
-    uint32_t parked = atomic_load(&me.node->parked_slot);
-
-    if (!parked)
-        return;
-    atomic_store(&me.node->driver_busy, 0);
-    if (lane_has_work(&me.lane))
-        lane_wake(&me.lane, (uint16_t)parked);
-    else if (atomic_load(&me.lane.slots[parked].parked)) {
-        lane_bit_set(me.lane.control->idle, parked);
-        if (lane_has_work(&me.lane))
-            lane_rouse(&me.lane);
-    }
-}
-
-static void driver_core_return(void)
-{
-    uint32_t parked = atomic_load(&me.node->parked_slot);
-
-    if (!parked)
-        return;
-    atomic_store(&me.node->driver_busy, 1);
-    if (atomic_load(&me.lane.slots[parked].parked))
-        lane_bit_clear(me.lane.control->idle, parked);
-}
-
 /* ---- Before and after a sleep ---- */
 
 /* A task of the local scheduler goes on when the agent did not use its cores meanwhile, or has them
@@ -204,7 +175,7 @@ void core_leave(void)
         return;
     atomic_store(&me.lane.self->blocked, me.general ? SLOT_LENDS : SLOT_BLOCKED);
     if (me.role == ROLE_DRIVER)
-        driver_core_leave();
+        driver_sleeps();
     if (me.role != ROLE_WORKER || me.general)
         return;
     me.core_left = core_has();
@@ -229,7 +200,7 @@ void core_return(bool late)
     }
     atomic_store(&me.lane.self->blocked, SLOT_AWAKE);
     if (me.role == ROLE_DRIVER)
-        driver_core_return();
+        driver_returns();
     if (me.role != ROLE_WORKER || !me.core_left)
         return;
     me.core_left = false;

@@ -673,6 +673,7 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
             asked = true; /* all are asked now: look once more before the first sleep */
             continue;
         }
+        (void)!driver_waits();
         leave();
         core_leave();
         process_sleep(seen, until_ns);

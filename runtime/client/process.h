@@ -28,7 +28,8 @@ enum process_role { ROLE_NONE, ROLE_DRIVER, ROLE_WORKER, ROLE_ACTOR, ROLE_ENDED 
 struct node_shared {
     _Atomic uint32_t driver_busy;  /* the driver runs user code on a core */
     _Atomic uint32_t parked_slot;  /* worker that gives its core to the driver; 0: none */
-    _Atomic uint32_t parked_deep;  /* it sleeps long: a submit that finds nobody idle wakes it */
+    _Atomic uint32_t parked_deep;  /* that slot, if it sleeps long: see sleeper_due() */
+    _Atomic uint32_t lent_slot;    /* worker that has the driver's core for one task; 0: none */
     _Atomic uint32_t lane_workers; /* how many worker processes may take tasks of the queues */
     _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
     _Atomic uint32_t agent_deep;   /* the agent sleeps long: the next submit wakes it */
@@ -226,6 +227,19 @@ void core_give(void);
 void cores_tidy(void);
 /** Binds this process to the core that it has now (node/workers.c). */
 void core_bind(int core);
+/** The driver's core (driver.c). Before a submit while nobody looks for work: who of those that sleep is
+ *  to be woken for it? `parked` is the parked worker. Threads: the driver's owner. */
+void driver_submits(uint32_t parked);
+/** The same where nobody is idle. Returns whom to wake after the submit. */
+uint32_t driver_submits_more(uint32_t parked);
+/** Before it waits; whether its core is lent, so that it should sleep at once. */
+bool driver_waits(void);
+/** Before and after it sleeps; it has looked in vain and computes on. */
+void driver_sleeps(void);
+void driver_returns(void);
+void driver_polls(void);
+/** A worker's: whether it has the driver's core, which waits for it: then it does not look round. */
+bool driver_lent(void);
 /** A token became free: wakes one that waits for a core, else one that would work. Any process. */
 void cores_offer(struct lane *lane, struct node_shared *node);
 bool spin_allowed(void);

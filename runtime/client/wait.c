@@ -198,16 +198,6 @@ static bool spin_for(uint32_t index)
     return false;
 }
 
-/* A driver that looks and finds nothing gives its core away until it submits or sleeps again. */
-static void poll_found_nothing(void)
-{
-    if (me.role != ROLE_DRIVER || !atomic_load(&me.node->parked_slot))
-        return;
-    atomic_store(&me.node->driver_busy, 0);
-    if (lane_has_work(&me.lane))
-        lane_wake(&me.lane, (uint16_t)atomic_load(&me.node->parked_slot));
-}
-
 /* Most requests are answered in microseconds: the core is kept so long. */
 static bool answered_soon(struct record *record)
 {
@@ -239,13 +229,15 @@ enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
     if (life_ended(record_life(record)))
         return MORAY_OK;
     if (until_ns == LIMIT_NOW_NS) {
-        poll_found_nothing();
+        if (me.role == ROLE_DRIVER)
+            driver_polls(); /* its core is somebody else's until it sleeps */
         return MORAY_TIMEOUT;
     }
     while (until_ns == 0 && may_run_here() && !life_ended(record_life(record)))
         if (!run_towards(index))
             break;
-    if (life_ended(record_life(record)) || spin_for(index) || lane_await(&me.lane, index))
+    if (life_ended(record_life(record)) || (!driver_waits() && spin_for(index)) ||
+        lane_await(&me.lane, index))
         return MORAY_OK;
     leave();
     if (record->kind == RECORD_REQUEST && answered_soon(record))

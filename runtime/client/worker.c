@@ -141,7 +141,6 @@ static bool park(void)
     struct lane_slot *self = me.lane.self;
     bool must = false;
 
-    atomic_store(&self->parked, 1);
     while (is_parked() && !should_end() && !must &&
            !atomic_load_explicit(&self->mailbox, memory_order_relaxed)) {
         uint32_t seen = atomic_load(&self->wake);
@@ -149,7 +148,7 @@ static bool park(void)
         bool work = lane_has_work(&me.lane);
         sleep_begin();
         if (!work) {
-            atomic_store(&me.node->parked_deep, 1);
+            atomic_store(&me.node->parked_deep, me.slot);
             work = lane_has_work(&me.lane);
         }
         if (is_parked() && !should_end()) {
@@ -162,8 +161,8 @@ static bool park(void)
         }
         sleep_end();
     }
-    atomic_store(&me.node->parked_deep, 0);
-    atomic_store(&self->parked, 0);
+    uint32_t own = me.slot; /* by now somebody else may be the parked one */
+    atomic_compare_exchange_strong(&me.node->parked_deep, &own, 0);
     lane_bit_clear(me.lane.control->idle, me.slot);
     return must;
 }
@@ -193,13 +192,23 @@ static bool look_round(void)
     return false;
 }
 
+/* There is work that this one does not take, or more than it can take: another one is woken. */
+static void pass_on(void)
+{
+    if (enter() != MORAY_OK)
+        return;
+    if (lane_has_work(&me.lane))
+        lane_rouse(&me.lane);
+    leave();
+}
+
 static void rest(void)
 {
     struct lane_control *control = me.lane.control;
     struct lane_slot *self = me.lane.self;
     bool can = may_take() && core_has(), parks = is_parked();
 
-    if (can) {
+    if (can && !driver_lent()) {
         lane_bit_set(control->searching, me.slot);
         if (look_round()) {
             lane_bit_clear(control->searching, me.slot);
@@ -223,7 +232,7 @@ static void rest(void)
         lane_bump(&self->sleeps);
         process_sleep(seen, 0);
         if (atomic_load(&self->wake) == seen && lane_has_work(&me.lane) && may_take() &&
-            core_has() && !parks)
+            core_has() && !parks && !is_parked())
             lane_bump(&self->rescues);
     }
     lane_bit_clear(control->idle, me.slot);
@@ -231,26 +240,6 @@ static void rest(void)
     sleep_end();
     if (atomic_load(&self->wake) == seen && process_is_orphan())
         process_end(1);
-}
-
-/* Who was woken for work but has no core passes the word on. */
-static void pass_on(void)
-{
-    if (core_has() || enter() != MORAY_OK)
-        return;
-    if (lane_has_work(&me.lane))
-        lane_rouse(&me.lane);
-    leave();
-}
-
-static void after_search(void)
-{
-    /* What a push left to us because we were searching may be more than one task. */
-    if (enter() != MORAY_OK)
-        return;
-    if (lane_has_work(&me.lane))
-        lane_rouse(&me.lane);
-    leave();
 }
 
 void worker_main(int worker_index, bool spare)
@@ -269,19 +258,24 @@ void worker_main(int worker_index, bool spare)
         run_setups();
         if (atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) && run_mail())
             continue;
-        if (is_parked() && !(stays = park()))
-            continue;
+        if (is_parked()) {
+            if (rested)
+                pass_on(); /* it may have been woken for work just before the driver came back */
+            rested = false;
+            if (!(stays = park()))
+                continue;
+        }
         index = take_work();
         if (index == RECORD_NONE) {
             stays = false;
-            if (rested)
+            if (rested && !core_has())
                 pass_on();
             rest();
             rested = true;
             continue;
         }
         if (rested)
-            after_search();
+            pass_on(); /* what a push left to us because we searched may be more than one task */
         rested = false;
         run_record(index);
         if (__builtin_expect(core_is_wanted(), 0))

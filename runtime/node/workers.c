@@ -323,7 +323,6 @@ static void bury(uint16_t slot)
     }
     atomic_store(&agent.lane.slots[slot].kind, LANE_NOBODY);
     atomic_store(&agent.lane.slots[slot].blocked, 0);
-    atomic_store(&agent.lane.slots[slot].parked, 0);
     state->use = SLOT_UNUSED;
     if (atomic_load(&agent.node->ending))
         return;

@@ -215,6 +215,15 @@ void lane_wake(struct lane *lane, uint16_t slot)
     }
 }
 
+/* Whether this process is the one to wake an idle slot. */
+static bool idle_take(struct lane *lane, uint32_t slot)
+{
+    uint64_t bit = (uint64_t)1 << slot % 64;
+
+    return atomic_fetch_and_explicit(&lane->control->idle[slot / 64], ~bit, memory_order_seq_cst) &
+           bit;
+}
+
 void lane_rouse(struct lane *lane)
 {
     uint32_t words = lane->control->slot_words;
@@ -222,16 +231,18 @@ void lane_rouse(struct lane *lane)
     for (uint32_t word = 0; word < words; word++)
         if (atomic_load_explicit(&lane->control->searching[word], memory_order_relaxed))
             return; /* whoever searches will find it, and wakes the next */
+    if (lane->rouse_first && idle_take(lane, lane->rouse_first)) {
+        lane_wake(lane, lane->rouse_first);
+        return;
+    }
     for (uint32_t word = 0; word < words; word++) {
         uint64_t bits = atomic_load_explicit(&lane->control->idle[word], memory_order_relaxed);
         while (bits) {
-            uint64_t bit = bits & -bits;
+            uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(bits);
             bits &= bits - 1;
-            if (!(atomic_fetch_and_explicit(&lane->control->idle[word], ~bit,
-                                            memory_order_seq_cst) &
-                  bit))
+            if (!idle_take(lane, slot))
                 continue;
-            lane_wake(lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bit)));
+            lane_wake(lane, (uint16_t)slot);
             return;
         }
     }

@@ -80,7 +80,6 @@ struct lane_slot {
     _Atomic uint32_t undo_cell; /* cell + 1 being freed */
     _Atomic uint32_t taken;     /* how often its mailbox was about to be taken */
     _Atomic uint32_t sequence;  /* of its method calls */
-    _Atomic uint32_t parked;    /* gives its core to the driver */
     _Atomic uint32_t blocked;   /* sleeps in get or wait */
     _Atomic int32_t core;
     _Atomic int32_t cpu; /* that a worker is bound to; -1: to none */
@@ -127,6 +126,7 @@ struct lane {
     uint32_t held_used, held_capacity;
     uint64_t head_seen;   /* of the own queue */
     uint32_t empty_looks; /* at queues whose bit is set */
+    uint16_t rouse_first; /* of idle ones, if it is; 0: any */
 };
 
 struct lane_options {

@@ -330,32 +330,62 @@ static void a_driver_that_only_polls_gets_its_results(void)
     }
 }
 
-static void nothing_waits_for_a_driver_that_computes(void)
+enum { TASKS = 8 };
+
+/* Submits `count` tasks of 20 ms, computes for `compute_ms`, and looks when they began. */
+static void tasks_begin_while_the_driver_computes(int count, int compute_ms)
 {
-    enum { TASKS = 8 };
     int workers = moray_workers() / node_count();
     moray_ref refs[TASKS];
     int64_t submitted = now_us(), begun[TASKS];
     uint64_t sum = 0;
 
-    for (int i = 0; i < TASKS; i++)
+    for (int i = 0; i < count; i++)
         refs[i] = moray_call(time_of_run, 20);
-    while (now_us() - submitted < 2000000)
+    while (now_us() - submitted < compute_ms * 1000)
         for (int i = 0; i < 1000; i++)
             sum = sum * 6364136223846793005u + 1;
     DEMAND(sum != 0);
-    for (int i = 0; i < TASKS; i++) {
+    for (int i = 0; i < count; i++) {
         DEMAND_OK(moray_get(refs[i], &begun[i], 5000));
         DEMAND_OK(moray_release(refs[i]));
     }
     /* no ready task waits more than 10 ms for a parked worker: with all workers they begin in
-     * ceil(TASKS / workers) rounds of 20 ms. Twice that, for a machine that does other things. */
-    for (int i = 0; i < TASKS; i++) {
+     * ceil(count / workers) rounds of 20 ms. Twice that, for a machine that does other things. */
+    for (int i = 0; i < count; i++) {
         int64_t waited_ms = (begun[i] - submitted) / 1000;
-        int64_t rounds = (TASKS + workers - 1) / workers;
+        int64_t rounds = (count + workers - 1) / workers;
         if (waited_ms > 2 * (rounds * 20 + 10) + 100)
             DEMAND_SAME(waited_ms, rounds * 20 + 10);
     }
+}
+
+static void nothing_waits_for_a_driver_that_computes(void)
+{
+    tasks_begin_while_the_driver_computes(TASKS, 2000);
+}
+
+/* So often that the driver's core is lent to the worker that runs its next task. */
+static void wait_for_some_tasks(void)
+{
+    for (int i = 0; i < 10; i++) {
+        law_sleep_ms(2);
+        moray_take_as(int64_t, moray_call(time_of_run, 0));
+    }
+    law_sleep_ms(2);
+}
+
+static void nor_for_one_that_waited_for_each_task_before(void)
+{
+    wait_for_some_tasks();
+    tasks_begin_while_the_driver_computes(1, 500);
+    wait_for_some_tasks();
+    tasks_begin_while_the_driver_computes(TASKS, 500);
+    wait_for_some_tasks();
+    for (int i = 0; i < 5; i++)
+        tasks_begin_while_the_driver_computes(1 + i % 2, 100);
+    wait_for_some_tasks();
+    a_driver_that_only_polls_gets_its_results();
 }
 
 static const struct law laws[] = {
@@ -382,6 +412,8 @@ static const struct law laws[] = {
      a_driver_that_only_polls_gets_its_results, 30},
     {"decision 18: nothing waits for a driver that computes",
      nothing_waits_for_a_driver_that_computes, 20},
+    {"decision 18: nor for one that waited for each task before",
+     nor_for_one_that_waited_for_each_task_before, 30},
 };
 
 int main(int argc, char **argv)

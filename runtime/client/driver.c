@@ -1,0 +1,179 @@
+#include <sched.h>
+
+#include "client/process.h"
+
+/*
+ * The driver's core: it owns one in the books only.
+ *
+ *     driver_busy      it runs user code: the worker `parked_slot` sleeps, others take its queue
+ *     not busy         it sleeps in a call: the parked worker is idle like any other
+ *
+ * Which of those that sleep is the parked one is the driver's choice, made anew when it submits while
+ * nobody looks for work. `here` is the worker bound to the hardware thread that the driver is on:
+ *     it will compute      `here` is parked, another one is woken, on another core
+ *     it will wait         `here` is woken and has the driver's core (it is lent): the core changes hands
+ *                          when the driver sleeps, and when it is woken; no other core leaves its idle
+ *                          state, which costs more than the whole trip
+ * What it will do is what it lately did: `trust` counts the submits that were followed at once by a
+ * wait. A lent core is a hint: if the driver submits more, or looks in vain, another worker is woken.
+ * A driver that comes back at once from its waits is awake, and lends nothing: it and a worker on
+ * another core then spin for each other.
+ * Cost: nothing on the way of a task; a clock and a few lines of the slots where all sleep.
+ */
+
+enum {
+    AT_ONCE_NS = 50000, /* from a submit to the wait for it */
+    COMPUTES_NS = 1000000,
+    AWAY_NS = 50000, /* of user code between two waits */
+    TRUST_MAX = 8,
+    TRUST_LENDS = 2,
+};
+
+static struct {
+    uint64_t submitted_ns; /* it has not waited since; 0: it has */
+    uint64_t returned_ns;  /* from its last sleep */
+    uint32_t trust;
+    uint16_t lent; /* the worker that was woken on its core for that submit; 0: none */
+} lately;
+
+static bool sleeps(uint32_t slot)
+{
+    return atomic_load(&me.lane.slots[slot].asleep) != 0;
+}
+
+/* A worker with nothing to do that is bound to `cpu`, or, `but` not, to another; 0: none. */
+static uint16_t idle_worker(int32_t cpu, bool but)
+{
+    struct lane_control *control = me.lane.control;
+
+    for (uint32_t word = 0; word < control->slot_words; word++)
+        for (uint64_t bits = atomic_load(&control->idle[word]); bits; bits &= bits - 1) {
+            uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            if (slot > LANE_AGENT && slot < me.node->slot_first_actor &&
+                (atomic_load(&me.lane.slots[slot].cpu) == cpu) != but)
+                return (uint16_t)slot;
+        }
+    return 0;
+}
+
+/* Of two that sleep, the idle one becomes the parked one, and the other way round. */
+static void change_places(uint32_t parked, uint16_t idle)
+{
+    struct lane_control *control = me.lane.control;
+
+    atomic_store(&me.node->parked_slot, idle);
+    atomic_store(&me.node->parked_deep, idle);
+    lane_bit_clear(control->idle, idle);
+    lane_bit_set(control->idle, parked);
+}
+
+void driver_submits(uint32_t parked)
+{
+    int32_t cpu = sched_getcpu();
+    uint64_t now = now_ns();
+    bool parked_here = atomic_load(&me.lane.slots[parked].cpu) == cpu;
+    uint16_t here = parked_here ? (uint16_t)parked : idle_worker(cpu, false), other;
+
+    if (lately.submitted_ns && lately.trust)
+        lately.trust--;
+    lately.submitted_ns = now;
+    lately.lent = me.lane.rouse_first = 0;
+    if (!here || !sleeps(parked))
+        return;
+    if (lately.trust < TRUST_LENDS || now - lately.returned_ns < AWAY_NS) {
+        if (!parked_here)
+            change_places(parked, here);
+        return;
+    }
+    if (parked_here) {
+        if (!(other = idle_worker(cpu, true)))
+            return;
+        change_places(parked, other);
+    }
+    lately.lent = me.lane.rouse_first = here;
+    atomic_store(&me.node->lent_slot, here);
+}
+
+uint32_t driver_submits_more(uint32_t parked)
+{
+    if (!lately.lent || !sleeps(lately.lent))
+        return parked;
+    /* It waits for this core: it is the parked one now, and the other takes all. */
+    atomic_store(&me.node->parked_slot, lately.lent);
+    lately.lent = 0;
+    lately.trust = 0;
+    return parked;
+}
+
+bool driver_waits(void)
+{
+    if (!lately.submitted_ns)
+        return false;
+    uint64_t after_ns = now_ns() - lately.submitted_ns;
+    if (after_ns < AT_ONCE_NS)
+        lately.trust = lately.trust ? TRUST_MAX : 1;
+    else /* a little late it is when something else took its core */
+        lately.trust = after_ns < COMPUTES_NS ? lately.trust / 2 : 0;
+    lately.submitted_ns = 0;
+    return lately.lent != 0;
+}
+
+bool driver_lent(void)
+{
+    if (atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) != me.slot)
+        return false;
+    atomic_store(&me.node->lent_slot, 0);
+    return true;
+}
+
+/* Whether there is work besides the task that the lent core is for. */
+static bool work_is_left(void)
+{
+    if (lately.lent && sleeps(lately.lent) &&
+        atomic_load(&me.lane.self->tail) - atomic_load(&me.lane.self->head) <= 1)
+        return false;
+    return lane_has_work(&me.lane);
+}
+
+void driver_sleeps(void)
+{
+    uint32_t parked = atomic_load(&me.node->parked_slot);
+
+    if (!parked)
+        return;
+    atomic_store(&me.node->driver_busy, 0);
+    if (work_is_left())
+        lane_wake(&me.lane, (uint16_t)parked);
+    else if (sleeps(parked)) {
+        lane_bit_set(me.lane.control->idle, parked);
+        if (work_is_left())
+            lane_rouse(&me.lane);
+    }
+}
+
+void driver_returns(void)
+{
+    uint32_t parked = atomic_load(&me.node->parked_slot);
+
+    if (!parked)
+        return;
+    lately.lent = 0;
+    lately.returned_ns = now_ns();
+    atomic_store(&me.node->driver_busy, 1);
+    if (lane_bit(me.lane.control->idle, parked)) {
+        lane_bit_clear(me.lane.control->idle, parked);
+        if (sleeps(parked)) /* however it sleeps: from now on as one that is parked */
+            atomic_store(&me.node->parked_deep, parked);
+    }
+}
+
+void driver_polls(void)
+{
+    uint32_t parked = atomic_load(&me.node->parked_slot);
+
+    if (!parked)
+        return;
+    atomic_store(&me.node->driver_busy, 0);
+    if (lane_has_work(&me.lane))
+        lane_wake(&me.lane, (uint16_t)parked);
+}
