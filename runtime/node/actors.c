@@ -40,7 +40,11 @@ struct lent {
     uint32_t route, record, generation;
 };
 
-enum { STATE_DEAD = 5, STORY_BYTES = 1024 }; /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
+enum {
+    STATE_DEAD = 5,
+    STORY_BYTES = 1024,
+    ACTOR_ID_RANK_SHIFT = 40
+}; /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
 
 static uint32_t entries_end;
 static uint32_t next_generation;
@@ -153,6 +157,72 @@ static void lents_look(void)
     }
 }
 
+/* ---- What constructors take ---- */
+
+/* An actor made by a process here, whose node has not said yet that it holds the references among the
+ * constructor's arguments. Meanwhile this agent does, and has a handle, so that rank 0 tells it if the
+ * actor never starts. */
+struct starting {
+    uint64_t id;
+    uint32_t count;
+    uint32_t inputs[MORAY_PARAMETERS_MAX];
+};
+
+static struct starting *startings;
+static uint32_t starting_count, starting_capacity;
+
+static void inputs_hold(struct route *route, const struct request_actor *request, uint32_t bytes)
+{
+    uint64_t before = (uint64_t)sizeof(*request) + ((uint64_t)request->name_bytes + 7) / 8 * 8;
+    uint32_t count = (uint32_t)__builtin_popcount(request->reference_mask);
+    const moray_ref *refs = (const moray_ref *)((const char *)request + before);
+    struct starting starting = {.id = route->id};
+
+    if (!count || count > MORAY_PARAMETERS_MAX || before + count * sizeof(*refs) > bytes)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        if (refs[i].owner == agent.rank + 1 &&
+            lane_find(&agent.lane, refs[i].index, refs[i].generation)) {
+            lane_hold(&agent.lane, refs[i].index);
+            starting.inputs[starting.count++] = refs[i].index;
+        }
+    if (starting_count == starting_capacity) {
+        starting_capacity = starting_capacity ? starting_capacity * 2 : 16;
+        startings = realloc(startings, starting_capacity * sizeof(*startings));
+        if (!startings)
+            abort();
+    }
+    startings[starting_count++] = starting;
+    route->lent++;
+}
+
+void actors_inputs_held(uint64_t id)
+{
+    uint32_t at = 0;
+
+    while (at < starting_count && startings[at].id != id)
+        at++;
+    if (at == starting_count)
+        return;
+    struct starting starting = startings[at];
+    startings[at] = startings[--starting_count];
+    for (uint32_t i = 0; i < starting.count; i++)
+        drop_own(starting.inputs[i]);
+    struct route *route = route_of(id);
+    route->lent--;
+    tell_hold(route);
+}
+
+static void tell_inputs_held(uint64_t id)
+{
+    uint32_t creator = (uint32_t)(id >> ACTOR_ID_RANK_SHIFT) - 1;
+
+    if (creator == agent.rank)
+        actors_inputs_held(id);
+    else if (creator < agent.rank_count)
+        remote_tell_starts(creator, id);
+}
+
 static void drop_holds_of(uint16_t slot)
 {
     for (uint32_t i = 0; i < agent.route_count; i++) {
@@ -172,7 +242,9 @@ static struct { /* of an entry, for the agent alone */
     bool granted;   /* its resources, if it asked for some, are its own */
     bool has_asked; /* it is known to the local scheduler */
     struct resources need;
-    char *reason; /* why it is gone */
+    char *reason;                          /* why it is gone */
+    uint32_t inputs[MORAY_PARAMETERS_MAX]; /* what a restart needs again, held */
+    uint32_t input_count;
 } inside[NODE_ACTORS_MAX];
 
 static uint32_t next_reused;
@@ -208,8 +280,10 @@ static void word_to_head(const struct node_actor *entry, uint32_t incarnation, u
 }
 
 /* The constructor's run, as a record of the agent's: its arguments, copied; its references held. */
-static uint32_t creation_make(const struct node_actor *entry, const struct request_actor *request)
+static uint32_t creation_make(uint32_t entry_index, const struct request_actor *request)
 {
+    const struct node_actor *entry = entry_of(entry_index);
+    bool first = request->restarts && !inside[entry_index].input_count;
     const struct moray_class *type = classes[entry->class_id];
     const char *blob = (const char *)(request + 1) + (request->name_bytes + 7) / 8 * 8;
     uint32_t index = lane_make(&agent.lane, RECORD_TASK);
@@ -245,6 +319,10 @@ static uint32_t creation_make(const struct node_actor *entry, const struct reque
                                   refs[i].type};
         }
         lane_hold(&agent.lane, refs[i].index);
+        if (first) {
+            lane_hold(&agent.lane, refs[i].index);
+            inside[entry_index].inputs[inside[entry_index].input_count++] = refs[i].index;
+        }
     }
     if (count)
         atomic_fetch_or(&record->flags, RECORD_HOLDS_INPUTS);
@@ -350,6 +428,8 @@ static void gone(uint32_t index, enum moray_code code, const char *story)
         fail_call(creation, code, story);
         lane_drop(&agent.lane, creation);
     }
+    while (inside[index].input_count)
+        drop_own(inside[index].inputs[--inside[index].input_count]);
     if (inside[index].has_asked)
         general_let_go(index);
     inside[index].has_asked = inside[index].granted = false;
@@ -426,7 +506,7 @@ static void start_here(const struct actor_word *word, const struct request_actor
         spawn(index);
         return;
     }
-    uint32_t record = creation_make(entry, request);
+    uint32_t record = creation_make(index, request);
     if (record == RECORD_NONE) {
         gone(index, MORAY_FULL, "no room for its constructor's arguments");
         word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL,
@@ -435,6 +515,8 @@ static void start_here(const struct actor_word *word, const struct request_actor
     }
     atomic_store(&entry->creation, record);
     (void)!lane_submit(&agent.lane, record);
+    if (request->reference_mask)
+        tell_inputs_held(word->id);
 }
 
 void actors_call_dead(uint32_t index)
@@ -572,6 +654,7 @@ static void is_now(const struct actor_word *word, const char *story)
     if (route->state == STATE_DEAD) {
         free(route->story);
         route->story = strdup(story);
+        actors_inputs_held(word->id);
     }
     if (route->state == STATE_DEAD && route->entry &&
         atomic_load(&entry_of(route->entry - 1)->ready) != ACTOR_GONE &&
@@ -740,7 +823,7 @@ static void answer_where(uint32_t index, const moray_actor *actor)
 static void forward_new(uint32_t index, const void *bytes, uint32_t count)
 {
     char *whole = malloc(count + sizeof(moray_actor));
-    uint64_t id = (uint64_t)(agent.rank + 1) << 40 | ++agent.next_actor_id;
+    uint64_t id = (uint64_t)(agent.rank + 1) << ACTOR_ID_RANK_SHIFT | ++agent.next_actor_id;
     moray_actor handle = {.index = (uint32_t)id, .generation = (uint32_t)(id >> 32)};
     uint16_t home = lane_home(&agent.lane, index);
     struct route *route = route_of(id);
@@ -754,6 +837,7 @@ static void forward_new(uint32_t index, const void *bytes, uint32_t count)
     route->holders[home / 64] |= (uint64_t)1 << home % 64;
     route->told = true;
     route->pending_max = ((const struct request_actor *)bytes)->pending_max;
+    inputs_hold(route, bytes, count);
     head_ask(index, REQUEST_ACTOR_NEW, whole, count + (uint32_t)sizeof(handle));
     free(whole);
 }
@@ -815,6 +899,9 @@ void node_actors_end(void)
     }
     free(agent.routes);
     free(agent.lents);
+    free(startings);
+    startings = NULL;
+    starting_count = starting_capacity = 0;
     agent.routes = NULL;
     agent.lents = NULL;
     agent.route_count = agent.lent_count = 0;

@@ -114,6 +114,17 @@ void head_actor_actions(void)
     busy = false;
 }
 
+/* The creator's own actor will never be: it lets go what it holds for the constructor. */
+static void never_starts(uint32_t rank, const struct request_actor *request, uint64_t id)
+{
+    struct actor_word word = {
+        .id = id, .node = UINT32_MAX, .detail = ACTORS_DEAD, .code = MORAY_ACTOR_DIED};
+    static const char story[] = "it was never made";
+
+    if (request->reference_mask)
+        send_word(rank, NODE_ACTOR_IS, &word, story, sizeof(story));
+}
+
 static void create(uint32_t rank, uint64_t token, const struct request_actor *request,
                    uint32_t count, const moray_actor *handle)
 {
@@ -136,9 +147,12 @@ static void create(uint32_t rank, uint64_t token, const struct request_actor *re
         .pending_max = request->pending_max,
     };
     if (actors_create(head_actors(), &spec, agent.now_ns, &id, &error) != MORAY_OK) {
+        never_starts(rank, request, spec.id);
         head_reply(rank, token, error.code, error.text, strlen(error.text) + 1);
         return;
     }
+    if (id != spec.id)
+        never_starts(rank, request, spec.id);
     head_actor_actions();
     moray_actor answer = {
         .node = rank + 1, .index = (uint32_t)id, .generation = (uint32_t)(id >> 32)};

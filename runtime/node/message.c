@@ -309,6 +309,8 @@ const char *message_wrong(const struct item *item, uint32_t from, const struct m
         return has_fields(&in, sizeof(struct item_grant)) ? NULL : length;
     case ITEM_LOAD:
         return has_fields(&in, sizeof(struct load)) ? NULL : length;
+    case ITEM_STARTS:
+        return has_fields(&in, sizeof(struct item_starts)) ? NULL : length;
     case ITEM_END:
         return has_fields(&in, sizeof(struct item_end)) ? NULL : length;
     case ITEM_FUNCTIONS: /* asked for by none; told in lines that end with a NUL */

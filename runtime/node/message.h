@@ -39,6 +39,7 @@ enum item_kind {
     ITEM_SETUP,     /* moray_setup, from the driver's rank to all */
     ITEM_FUNCTIONS, /* 0 -> rank: which functions have you? rank -> 0: these */
     ITEM_END,       /* 0 -> all: the job ends */
+    ITEM_STARTS,    /* node -> creator of an actor: what its constructor takes is held here */
 };
 
 struct item {
@@ -126,6 +127,10 @@ struct item_move {
 struct item_setup {    /* then bytes */
     uint64_t function; /* distance from the program's first byte */
     uint32_t count, reserved;
+};
+
+struct item_starts {
+    uint64_t actor;
 };
 
 struct item_end {

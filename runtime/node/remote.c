@@ -347,6 +347,12 @@ void remote_word(uint32_t rank, uint32_t kind, const void *bytes, uint32_t count
     send_ask(rank, ITEM_WORD, 0, kind, bytes, count);
 }
 
+void remote_tell_starts(uint32_t rank, uint64_t actor)
+{
+    *(struct item_starts *)out_item(rank, ITEM_STARTS, sizeof(struct item_starts)) =
+        (struct item_starts){actor};
+}
+
 static void take_ask(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
 {
     const struct item_ask *item = bytes_take(in, sizeof(*item));
@@ -424,6 +430,12 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
         else if (!agent.is_head)
             functions_send(rank);
         break;
+    case ITEM_STARTS: {
+        const struct item_starts *starts = bytes_take(in, sizeof(*starts));
+        if (starts)
+            actors_inputs_held(starts->actor);
+        break;
+    }
     case ITEM_END: {
         const struct item_end *end = bytes_take(in, sizeof(*end));
         if (end && rank == 0) {

@@ -35,6 +35,9 @@ void remote_tell_setup(uint64_t function, uint32_t record);
 /** The local stand-in of another rank's object, or the object itself if it is of this rank; held by
  *  the agent. RECORD_NONE: it leads nowhere. */
 uint32_t remote_stand_in(moray_ref ref);
+/** Lets a hold of the agent's own go. All holds of other ranks are the agent's too: one of them that
+ *  lets go what it does not have takes ours, which ends the job here. */
+void drop_own(uint32_t index);
 /** A record that the agent waited for has ended. */
 void remote_ended(uint32_t index, uint32_t generation);
 /** Nobody here holds the record any more; the agent lets go what it stood for. */
@@ -57,6 +60,11 @@ bool remote_all_known(void);
 void remote_send_call(uint32_t rank, uint64_t actor, uint32_t index, uint32_t generation);
 void remote_report(void);
 uint64_t remote_arrived(void);
+
+/** To the creator of an actor: this node holds what the constructor takes. */
+void remote_tell_starts(uint32_t rank, uint64_t actor);
+/** … which the creator need not do any more. */
+void actors_inputs_held(uint64_t id);
 
 /* Words of the GCS, between this rank and rank 0. */
 void remote_head_ask(uint64_t token, uint32_t kind, const void *bytes, uint32_t count);

@@ -60,9 +60,6 @@ bool tasks_send(uint32_t rank, uint32_t index);
 void tasks_forget(uint32_t index);
 
 /* remote_objects.c */
-/** Lets a hold of the agent's own go. All holds of other ranks are the agent's too: one of them that
- *  lets go what it does not have takes ours, which ends the job here. */
-void drop_own(uint32_t index);
 /** Describes what a record of this rank is, for another rank; appends nothing. `bytes` gets what is to
  *  follow. */
 struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes);

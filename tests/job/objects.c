@@ -152,6 +152,18 @@ typedef struct {
 } parcel;
 MORAY_REFS(parcel, inside);
 
+MORAY_ACTOR(summary, (uint64_t, sum), (moray_ref, handed));
+MORAY_CONSTRUCTOR(summary, (moray_view, bytes), (int32_t, plus), (moray_future, handed))
+{
+    self->sum = hash(bytes.data, bytes.size) + (uint64_t)plus;
+    self->handed = handed.ref;
+    moray_keep(handed.ref);
+}
+MORAY_METHOD(uint64_t, summary, sum)
+{
+    return self->sum + moray_get_as(uint64_t, self->handed);
+}
+
 MORAY_TASK(parcel, wrap, (uint64_t, size), (uint32_t, seed))
 {
     moray_buffer buffer = moray_create(size);
@@ -787,6 +799,40 @@ static void a_result_keeps_what_it_contains(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+/* Also for the next process of an actor that restarts. */
+static void a_constructor_keeps_its_arguments(void)
+{
+    uint64_t before = free_bytes(), sum;
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref bytes = put_filled(100000, 11, &sum), plus = moray_call(after, 100, 3);
+        moray_ref handed = moray_put_value(uint64_t, 7);
+        summary_actor actor = moray_new_with((.on_rank = on_node(node), .restarts = 1), summary,
+                                             bytes, plus, moray_pass(handed));
+        DEMAND_OK(moray_release(bytes));
+        DEMAND_OK(moray_release(plus));
+        DEMAND_OK(moray_release(handed));
+        DEMAND(moray_take_as(uint64_t, moray_call(summary_sum, actor)) == sum + 10);
+        DEMAND_OK(moray_kill(actor, 1));
+        law_sleep_ms(100);
+        DEMAND(moray_take_as(uint64_t, moray_call(summary_sum, actor)) == sum + 10);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+    for (int i = 0; i < 2; i++) { /* the second never starts: there is one of that name */
+        moray_ref bytes = put_filled(HELD_BYTES, 12, &sum), handed = moray_put_value(uint64_t, 7);
+        summary_actor actor = moray_new_with((.name = "summary", .get_if_exists = 1), summary,
+                                             bytes, 3, moray_pass(handed));
+        DEMAND_OK(moray_release(bytes));
+        DEMAND_OK(moray_release(handed));
+        moray_ref there = moray_call(summary_sum, actor);
+        DEMAND_OK(moray_get_bytes(there, NULL, 0, 0));
+        DEMAND_OK(moray_release(there));
+        if (i == 1)
+            DEMAND_OK(moray_kill(actor, 0));
+    }
+    DEMAND(becomes_free(before - MIB));
+}
+
 static void a_result_that_fails_leaves_nothing(void)
 {
     enum { TIMES = 12, WASTED = 32 * MIB }; /* more than the store has */
@@ -1008,6 +1054,7 @@ static const struct law laws[] = {
     {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
     {"line 38: an object keeps what it contains", an_object_keeps_what_it_contains, 20},
     {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},
+    {"line 38: a constructor keeps its arguments", a_constructor_keeps_its_arguments, 30},
     {"line 38: a result that fails leaves nothing", a_result_that_fails_leaves_nothing, 30},
     {"line 38: a stale reference harms no live one", a_stale_reference_harms_no_live_one, 30},
     {"line 38: an actor's state keeps what it was told to",

@@ -206,6 +206,7 @@ static void append_objects(struct row *row)
     append_fields(row, ITEM_PULL, sizeof(struct item_pull));
     append_fields(row, ITEM_GRANT, sizeof(struct item_grant));
     append_fields(row, ITEM_PULLED, sizeof(struct item_pull));
+    append_fields(row, ITEM_STARTS, sizeof(struct item_starts));
 }
 
 /* All that a node says to rank 0. */
