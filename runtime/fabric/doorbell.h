@@ -29,7 +29,7 @@ enum { DOORBELL_RECORD_MAX = 2048, DOORBELL_STRANGERS_MAX = 64, DOORBELL_STRANGE
 
 /** What a record says. The doorbell only carries it. */
 enum doorbell_word {
-    DOORBELL_BELL = 1, /* wake up; with a byte: and tell me when you sleep again */
+    DOORBELL_BELL = 1, /* wake up: struct fabric_bell */
     DOORBELL_ASLEEP,   /* u64: frames had from you; ring before or after you send more */
     DOORBELL_READING,  /* I read from you: poll, do not sleep */
     DOORBELL_READ,     /* no more */

@@ -19,6 +19,7 @@
 enum { REFUSED_TOLD_MAX = 8 }; /* stories a fabric tells; the rest is only counted */
 static const uint64_t doorbell_every_ns = 20000;
 static const uint64_t reading_trust_ns = 1000000000; /* a reader says READING again within it */
+static const uint64_t owing_patience_ns = 2000000; /* of polling for a frame on its way */
 static const uint64_t quick_bell_ns = 30000; /* bells that follow each other as fast as a stream */
 enum { quick_bells_max = 3 };
 static const uint64_t rescue_ns = 900000000; /* a sleep that only the timer ended */
@@ -81,16 +82,17 @@ void fabric_ring(struct fabric *fabric, uint32_t rank)
 {
     struct fabric_rank *peer = &fabric->ranks[rank];
     enum moray_code code;
+    struct fabric_bell bell;
     uint64_t now;
-    uint8_t keep = 1;
 
     if (peer->believed_awake || peer->state != FABRIC_RANK_ALIVE)
         return;
     now = fabric_now_ns();
     peer->quick_bells = now - peer->bell_ns < quick_bell_ns ? peer->quick_bells + 1 : 0;
     peer->bell_ns = now;
-    code = doorbell_tell(fabric->doorbell, rank, DOORBELL_BELL, &keep,
-                         peer->quick_bells >= quick_bells_max);
+    bell = (struct fabric_bell){.posted = stream_posted_count(fabric->stream, rank),
+                                .keep = peer->quick_bells >= quick_bells_max};
+    code = doorbell_tell(fabric->doorbell, rank, DOORBELL_BELL, &bell, sizeof(bell));
     peer->believed_awake = code == MORAY_OK && peer->quick_bells >= quick_bells_max;
     peer->bell_wanted = code == MORAY_UNAVAILABLE;
     fabric->counts.bells += code == MORAY_OK;
@@ -121,12 +123,31 @@ static void hear_asleep(struct fabric *fabric, uint32_t rank, const void *bytes)
         fabric_ring(fabric, rank);
 }
 
-static void hear_bell(struct fabric *fabric, uint32_t rank, bool keep)
+static bool is_owing(const struct fabric *fabric, uint32_t rank)
 {
-    if (!keep || fabric->ranks[rank].rang || !fabric->ops->needs_bells)
+    return fabric->ranks[rank].state == FABRIC_RANK_ALIVE &&
+           fabric->ranks[rank].told > stream_received_count(fabric->stream, rank);
+}
+
+static void hear_bell(struct fabric *fabric, uint32_t rank, const void *bytes)
+{
+    struct fabric_rank *peer = &fabric->ranks[rank];
+    struct fabric_bell bell;
+
+    if (!fabric->ops->needs_bells)
         return;
-    fabric->ranks[rank].rang = true;
-    fabric->rang[fabric->rang_count++] = rank;
+    memcpy(&bell, bytes, sizeof(bell));
+    peer->told = bell.posted;
+    if (is_owing(fabric, rank)) {
+        fabric->owing_ns = fabric_now_ns();
+        if (!peer->owing)
+            fabric->owing[fabric->owing_count++] = rank;
+        peer->owing = true;
+    }
+    if (bell.keep && !peer->rang) {
+        peer->rang = true;
+        fabric->rang[fabric->rang_count++] = rank;
+    }
 }
 
 static void hear_reading(struct fabric *fabric, uint32_t rank, bool reading)
@@ -144,9 +165,9 @@ static void on_record(void *context, uint32_t rank, enum doorbell_word word, con
 
     if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
         return;
-    if (word == DOORBELL_BELL && count <= 1) {
+    if (word == DOORBELL_BELL && count == sizeof(struct fabric_bell)) {
         fabric->suspect_ns = 0;
-        hear_bell(fabric, rank, count == 1);
+        hear_bell(fabric, rank, bytes);
     } else if (word == DOORBELL_ASLEEP && count == sizeof(uint64_t)) {
         hear_asleep(fabric, rank, bytes);
     } else if ((word == DOORBELL_READING || word == DOORBELL_READ) && count == 0) {
@@ -350,10 +371,28 @@ static bool asleep_tell(struct fabric *fabric)
     return true;
 }
 
+/* Whether frames that we were told of have not come yet. */
+static bool frames_are_due(struct fabric *fabric)
+{
+    for (uint32_t i = fabric->owing_count; i-- > 0;) {
+        uint32_t rank = fabric->owing[i];
+        if (is_owing(fabric, rank))
+            continue;
+        fabric->ranks[rank].owing = false;
+        fabric->owing[i] = fabric->owing[--fabric->owing_count];
+    }
+    return fabric->owing_count > 0;
+}
+
 bool fabric_may_sleep(struct fabric *fabric)
 {
     if (fabric->ending_count)
         return false;
+    if (frames_are_due(fabric)) {
+        if (fabric_now_ns() - fabric->owing_ns < owing_patience_ns)
+            return false;
+        fabric_nap(fabric, 1000000); /* the sender may have stopped */
+    }
     if (fabric->ops->needs_bells && fabric->reading_count) {
         /* A reader that says nothing for long has stopped; look after it now and then. */
         if (fabric_now_ns() - fabric->reading_ns < reading_trust_ns)

@@ -15,6 +15,8 @@
  *         since its last sleep, then sleeps.
  * So a frame posted while the sender believes too long in a waking peer costs one more bell, and
  * none is lost.
+ * A bell also says how many frames were posted by then: who was told of some that it does not have
+ * does not sleep, for a long message moves only while both sides look at it.
  */
 #ifndef MORAY_FABRIC_INSIDE_H
 #define MORAY_FABRIC_INSIDE_H
@@ -36,7 +38,14 @@ struct fabric_rank {
     bool bell_wanted;     /* ring it once its connection is up */
     bool rang;            /* since our last ASLEEP to it: it stands in fabric.rang */
     bool reading;         /* said READING and not READ */
+    uint64_t told;        /* frames that it had posted to us at its last bell */
+    bool owing;           /* some of them are on their way: it stands in fabric.owing */
     char reason[192];
+};
+
+struct fabric_bell { /* a BELL's record */
+    uint64_t posted; /* frames, so far */
+    uint64_t keep;   /* not 0: tell me when you sleep again */
 };
 
 struct fabric {
@@ -50,12 +59,14 @@ struct fabric {
     struct fabric_rank *ranks;
     uint32_t *ending, ending_count; /* ranks in state ENDING, in the order they ended */
     uint32_t *rang, rang_count;     /* ranks with `rang` */
+    uint32_t *owing, owing_count;   /* ranks with `owing` */
     uint32_t reading_count;         /* ranks with `reading` */
     struct fabric_counts counts;
     int epoll_fd, timer_fd;
     uint64_t doorbell_ns;                 /* when the doorbell was last looked at */
     uint64_t asleep_ns;                   /* when fabric_may_sleep() last said yes; 0: awake */
     uint64_t reading_ns;                  /* when a peer last said READING */
+    uint64_t owing_ns;                    /* when one last rang that owes us frames */
     uint64_t suspect_ns;                  /* when frames came and no bell yet; 0: no such */
     uint32_t refused_told;                /* causes told so far */
     const struct fabric_handler *handler; /* while fabric_poll() runs */

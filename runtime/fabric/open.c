@@ -142,7 +142,8 @@ static enum moray_code parts_make(struct fabric *fabric, struct moray_error *err
     fabric->ranks = calloc(options->rank_count, sizeof(*fabric->ranks));
     fabric->ending = calloc(options->rank_count, sizeof(*fabric->ending));
     fabric->rang = calloc(options->rank_count, sizeof(*fabric->rang));
-    if (!fabric->ranks || !fabric->ending || !fabric->rang)
+    fabric->owing = calloc(options->rank_count, sizeof(*fabric->owing));
+    if (!fabric->ranks || !fabric->ending || !fabric->rang || !fabric->owing)
         return error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", options->rank_count);
     fabric->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     fabric->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -167,6 +168,7 @@ static void parts_free(struct fabric *fabric)
     if (fabric->epoll_fd >= 0)
         close(fabric->epoll_fd);
     free(fabric->rang);
+    free(fabric->owing);
     free(fabric->ending);
     free(fabric->ranks);
     explicit_bzero(fabric->secret, sizeof(fabric->secret));
