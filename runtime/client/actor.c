@@ -118,7 +118,8 @@ static void actor_rest(const struct node_actor *actor, bool held_back)
     if (!mail_waits() && !should_end() && !atomic_load(&actor->finish)) {
         /* Held back: a call that became ready wakes us, but may have done so before `asleep`. */
         lane_bump(&self->sleeps);
-        process_sleep(seen, held_back ? now_ns() + 1000000 : 0);
+        if (process_sleep(seen, held_back ? now_ns() + 1000000 : 0) && mail_waits())
+            rescue_count(seen, "a call lies in its mailbox");
     }
     sleep_end();
     if (atomic_load(&self->wake) == seen && process_is_orphan())
@@ -201,6 +202,8 @@ void actor_main(uint32_t index)
         leave();
         if (call != RECORD_NONE) {
             run_record(call);
+            if (__builtin_expect(atomic_load(&me.node->parked_deep) != 0, 0))
+                parked_rouse(&me.lane, me.node);
             continue;
         }
         if (atomic_load(&actor->finish) && queue_first == queue_end && !mail_waits())

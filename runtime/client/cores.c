@@ -50,7 +50,7 @@ bool core_is_free(void)
 bool core_is_wanted(void)
 {
     for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
-        if (atomic_load_explicit(&me.node->wanting[word], memory_order_relaxed))
+        if (atomic_load(&me.node->wanting[word]))
             return true;
     return false;
 }
@@ -79,6 +79,17 @@ bool core_take(void)
     return false;
 }
 
+/* A sleeper whose core was taken from it is at hand for the next one that is free. It may have woken:
+ * it clears its bits after `asleep`, so one of the two does. */
+static void left_coreless(uint16_t slot)
+{
+    lane_bit_set(me.node->coreless, slot);
+    if (!atomic_load(&me.lane.slots[slot].asleep)) {
+        lane_bit_clear(me.node->coreless, slot);
+        lane_wake(&me.lane, slot);
+    }
+}
+
 /* From a process that sleeps with nothing to do. It may wake just now: then two share a core until the
  * one has finished its task, which is better than a core that nobody uses. */
 static bool core_steal(void)
@@ -90,6 +101,7 @@ static bool core_steal(void)
             atomic_load(&me.lane.slots[owner - 1].asleep) &&
             atomic_compare_exchange_strong(&me.node->tokens[core], &owner, mine())) {
             took(core);
+            left_coreless((uint16_t)(owner - 1));
             return true;
         }
     }
@@ -161,15 +173,16 @@ static void general_return(bool late)
     while (!late && atomic_load(&me.lane.self->blocked) != SLOT_AWAKE && !should_end()) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
         sleep_begin();
-        if (atomic_load(&me.lane.self->blocked) != SLOT_AWAKE)
-            process_sleep(seen, 0);
+        if (atomic_load(&me.lane.self->blocked) != SLOT_AWAKE && process_sleep(seen, 0) &&
+            atomic_load(&me.lane.self->blocked) == SLOT_AWAKE)
+            rescue_count(seen, "it has its cores back");
         sleep_end();
     }
 }
 
 void core_leave(void)
 {
-    bool coreless = false;
+    bool at_hand = false;
 
     if (!thread_owner)
         return;
@@ -182,11 +195,11 @@ void core_leave(void)
     if (!me.core_left)
         return;
     for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
-        coreless |= atomic_load_explicit(&me.node->coreless[word], memory_order_relaxed) != 0;
+        at_hand |= atomic_load(&me.node->coreless[word]) != 0;
     core_give();
     if (lane_has_work(&me.lane))
         lane_rouse(&me.lane);
-    if (!coreless) /* the agent sees to a further process, for the work that may come */
+    if (!at_hand) /* the agent sees to a further process, for the work that may come */
         lane_wake(&me.lane, LANE_AGENT);
 }
 
@@ -208,8 +221,9 @@ void core_return(bool late)
         uint32_t seen = atomic_load(&me.lane.self->wake);
         sleep_begin();
         lane_bit_set(me.node->wanting, me.slot);
-        if (!core_take() && !core_steal())
-            process_sleep(seen, 0);
+        if (!core_take() && !core_steal() && process_sleep(seen, 0) &&
+            (core_take() || core_steal()))
+            rescue_count(seen, "there is a core for it");
         sleep_end();
         lane_bit_clear(me.node->wanting, me.slot);
         if (core_has())

@@ -148,6 +148,8 @@ void driver_sleeps(void)
         lane_bit_set(me.lane.control->idle, parked);
         if (work_is_left())
             lane_rouse(&me.lane);
+        else if (core_is_wanted()) /* who was blocked may have the parked worker's core */
+            lane_wake(&me.lane, (uint16_t)parked);
     }
 }
 
@@ -165,6 +167,21 @@ void driver_returns(void)
         if (sleeps(parked)) /* however it sleeps: from now on as one that is parked */
             atomic_store(&me.node->parked_deep, parked);
     }
+}
+
+/* An edge, or a message, made a task ready while all sleep: submits alone look after the parked one. */
+void parked_rouse(struct lane *lane, struct node_shared *node)
+{
+    struct lane_control *control = lane->control;
+
+    if (!atomic_load(&node->parked_deep) || !lane_has_work(lane))
+        return;
+    for (uint32_t word = 0; word < control->slot_words; word++)
+        if (atomic_load(&control->searching[word]) || atomic_load(&control->idle[word]))
+            return;
+    uint32_t parked = atomic_exchange(&node->parked_deep, 0);
+    if (parked)
+        lane_wake(lane, (uint16_t)parked);
 }
 
 void driver_polls(void)

@@ -632,59 +632,75 @@ static uint32_t ended_count(const uint32_t *indices, uint32_t count, uint32_t wa
     return ended;
 }
 
+/* What several records have come to; those that have ended need not be looked at again. */
+struct look {
+    uint32_t *open;
+    uint32_t open_count, ended;
+    bool failed;
+};
+
+static void look_again(struct look *look, bool ask)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < look->open_count; i++) {
+        uint32_t index = look->open[i];
+        const struct record *record = lane_record(&me.lane, index);
+        bool over = ask ? lane_await(&me.lane, index) : life_ended(record_life(record));
+        if (!over) {
+            look->open[kept++] = index;
+            continue;
+        }
+        look->ended++;
+        look->failed |= life_state(record_life(record)) == RECORD_FAILED;
+    }
+    look->open_count = kept;
+}
+
 /* Sleeps until `want` of the records have ended, or one has failed (if asked), or the limit passed.
- * Looks again at each wake-up; those that have ended need not be looked at again. */
+ * The core is somebody else's from before the first sleep until it goes on. */
 static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_t want,
                                 bool failure, uint64_t until_ns)
 {
-    uint32_t *open = malloc((count ? count : 1) * sizeof(*open)), open_count = count, ended = 0;
+    struct look look = {.open = malloc((count ? count : 1) * sizeof(*look.open)),
+                        .open_count = count};
     enum moray_code code = MORAY_OK;
-    bool asked = false, failed = false, down = false;
+    bool alone = false;
 
-    if (!open)
+    if (!look.open)
         return last_set(MORAY_NO_MEMORY, "no memory to wait for %u objects", count);
-    memcpy(open, indices, count * sizeof(*open));
-    for (;;) {
-        uint32_t kept = 0;
-        uint32_t seen = atomic_load(&me.lane.self->wake);
-        if (asked && !down) {
-            sleep_begin();
-            down = true;
-        }
-        for (uint32_t i = 0; i < open_count; i++) {
-            bool over = asked ? life_ended(record_life(lane_record(&me.lane, open[i])))
-                              : lane_await(&me.lane, open[i]);
-            if (!over) {
-                open[kept++] = open[i];
-                continue;
-            }
-            ended++;
-            failed |=
-                failure && life_state(record_life(lane_record(&me.lane, open[i]))) == RECORD_FAILED;
-        }
-        open_count = kept;
-        if (ended >= want || failed || should_end())
-            break;
-        if (until_ns && now_ns() >= until_ns) {
-            code = MORAY_TIMEOUT;
-            break;
-        }
-        if (!asked) {
-            asked = true; /* all are asked now: look once more before the first sleep */
-            continue;
-        }
+    memcpy(look.open, indices, count * sizeof(*look.open));
+    look_again(&look, true);
+    if (look.ended >= want || (failure && look.failed))
+        want = 0;
+    else if (until_ns && now_ns() >= until_ns)
+        code = MORAY_TIMEOUT;
+    if (want && code == MORAY_OK && !should_end()) {
         (void)!driver_waits();
         leave();
         core_leave();
-        process_sleep(seen, until_ns);
+        sleep_begin();
+        for (;;) {
+            uint32_t seen = atomic_load(&me.lane.self->wake), before = look.ended;
+            look_again(&look, false);
+            if (alone && look.ended > before)
+                rescue_count(seen, "something that it waits for has ended");
+            if (look.ended >= want || (failure && look.failed) || should_end())
+                break;
+            if (until_ns && now_ns() >= until_ns) {
+                code = MORAY_TIMEOUT;
+                break;
+            }
+            lane_bump(&me.lane.self->sleeps);
+            alone = process_sleep(seen, until_ns);
+            if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
+                leave(); /* lets go what others are done with */
+        }
         sleep_end();
-        down = false;
-        core_return(until_ns && now_ns() >= until_ns);
+        core_return(code == MORAY_TIMEOUT);
         (void)!enter();
     }
-    if (down)
-        sleep_end();
-    free(open);
+    free(look.open);
     return code;
 }
 

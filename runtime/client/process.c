@@ -13,7 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "client/requests.h"
+
+enum { RESCUE_DOUBT_LOOKS = 20 };
 
 struct process me = {.token = -1, .worker_index = -1};
 _Thread_local struct frame *frame_top;
@@ -341,20 +344,38 @@ void process_wake(void *context, uint16_t slot)
     syscall(SYS_futex, &me.lane.slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-void process_sleep(uint32_t seen, uint64_t until_ns)
+bool process_sleep(uint32_t seen, uint64_t until_ns)
 {
     uint64_t now = now_ns(), longest = (uint64_t)SLEEP_RESCUE_MS * 1000000;
     struct timespec limit;
+    bool whole = true;
 
     if (until_ns) {
         if (until_ns <= now)
-            return;
-        if (until_ns - now < longest)
+            return false;
+        if (until_ns - now < longest) {
             longest = until_ns - now;
+            whole = false;
+        }
     }
     limit.tv_sec = (time_t)(longest / 1000000000);
     limit.tv_nsec = (long)(longest % 1000000000);
-    syscall(SYS_futex, &me.lane.self->wake, FUTEX_WAIT, seen, &limit, NULL, 0);
+    return syscall(SYS_futex, &me.lane.self->wake, FUTEX_WAIT, seen, &limit, NULL, 0) != 0 &&
+           errno == ETIMEDOUT && whole;
+}
+
+/* Whoever ends what is waited for writes that first and wakes then: it may stand between the two. */
+void rescue_count(uint32_t seen, const char *found)
+{
+    struct timespec pause = {0, 1000000};
+
+    for (int look = 0; look < RESCUE_DOUBT_LOOKS; look++) {
+        if (atomic_load(&me.lane.self->wake) != seen)
+            return;
+        nanosleep(&pause, NULL);
+    }
+    lane_bump(&me.lane.self->rescues);
+    log_debug("slot %u slept a second though %s", me.slot, found);
 }
 
 void process_wake_in(struct lane *lane, uint16_t slot)

@@ -196,8 +196,13 @@ static inline void sleep_end(void)
 }
 
 /** Sleeps until the own wake word moves on from `seen`, or until `until_ns` (0: none); at most 1 s.
- *  Between sleep_begin() and sleep_end(), the caller has looked once more. Not inside the door. */
-void process_sleep(uint32_t seen, uint64_t until_ns);
+ *  Between sleep_begin() and sleep_end(), the caller has looked once more. Not inside the door.
+ *  Returns whether it was that second that ended the sleep: who finds then what it waited for was not
+ *  woken for it, and says so by rescue_count(). */
+bool process_sleep(uint32_t seen, uint64_t until_ns);
+
+/** `found` after a sleep that nobody ended: a wake-up was lost, unless it is only late. */
+void rescue_count(uint32_t seen, const char *found);
 
 void process_wake(void *context, uint16_t slot);
 void process_wake_in(struct lane *lane, uint16_t slot);
@@ -238,6 +243,9 @@ bool driver_waits(void);
 void driver_sleeps(void);
 void driver_returns(void);
 void driver_polls(void);
+/** After tasks may have become ready in a process that runs none of them: the parked worker, which sleeps
+ *  long, is woken if there is work and nobody else to take it. Any process. */
+void parked_rouse(struct lane *lane, struct node_shared *node);
 /** A worker's: whether it has the driver's core, which waits for it: then it does not look round. */
 bool driver_lent(void);
 /** A token became free: wakes one that waits for a core, else one that would work. Any process. */

@@ -253,11 +253,11 @@ enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
             break;
         }
         lane_bump(&me.lane.self->sleeps);
-        process_sleep(seen, until_ns);
+        bool alone = process_sleep(seen, until_ns);
         if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
             leave(); /* lets go what others are done with */
-        if (life_ended(record_life(record)) && atomic_load(&me.lane.self->wake) == seen)
-            lane_bump(&me.lane.self->rescues);
+        if (alone && life_ended(record_life(record)))
+            rescue_count(seen, "what it waits for has ended");
     }
     sleep_end();
     core_return(code == MORAY_TIMEOUT);

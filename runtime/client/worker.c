@@ -13,7 +13,8 @@
  *     nothing: look round for a while, then sleep; the driver's core is left alone (parked)
  *
  * A worker with an index has a core of its own to begin with. A spare (index -1) takes one that a
- * blocked process gave up, and gives it back after the task it runs.
+ * blocked process gave up, and gives it to whoever wants it back after the task it runs. Who has nothing
+ * to do sleeps on its core: given away, it would wake one after the other, in a ring that never ends.
  */
 
 enum { PARK_TICK_NS = 5000000, PARK_PROGRESS = 50 };
@@ -216,8 +217,6 @@ static void rest(void)
         }
     }
     cores_tidy();
-    if (me.worker_index < 0)
-        core_give();
     uint32_t seen = atomic_load(&self->wake);
     sleep_begin();
     if (may_take() && !core_has()) {
@@ -227,17 +226,20 @@ static void rest(void)
     if (can)
         lane_bit_set(control->idle, me.slot);
     lane_bit_clear(control->searching, me.slot);
-    /* seq_cst all: whoever pushed before sees us idle, or we see the work. */
-    if (!(can && lane_has_work(&me.lane)) && !mail_waits() && !should_end() && !is_parked()) {
+    /* seq_cst all: whoever pushed before sees us idle, or we see the work; and whoever wants a core
+     * back sees us idle, and takes ours, or we see that it does. */
+    if (core_has() && core_is_wanted() && !is_parked())
+        core_give();
+    else if (!(can && lane_has_work(&me.lane)) && !mail_waits() && !should_end() && !is_parked()) {
         lane_bump(&self->sleeps);
-        process_sleep(seen, 0);
-        if (atomic_load(&self->wake) == seen && lane_has_work(&me.lane) && may_take() &&
-            core_has() && !parks && !is_parked())
-            lane_bump(&self->rescues);
+        uint64_t heads = heads_sum();
+        if (process_sleep(seen, 0) && lane_has_work(&me.lane) && may_take() && core_has() &&
+            !parks && !is_parked() && heads == heads_sum())
+            rescue_count(seen, "there is work that nobody takes");
     }
+    sleep_end(); /* before the bits: cores.c, left_coreless() */
     lane_bit_clear(control->idle, me.slot);
     lane_bit_clear(me.node->coreless, me.slot);
-    sleep_end();
     if (atomic_load(&self->wake) == seen && process_is_orphan())
         process_end(1);
 }
@@ -262,7 +264,10 @@ void worker_main(int worker_index, bool spare)
             if (rested)
                 pass_on(); /* it may have been woken for work just before the driver came back */
             rested = false;
-            if (!(stays = park()))
+            stays = park();
+            if (core_is_wanted()) /* who was blocked comes first */
+                core_give();
+            if (!stays)
                 continue;
         }
         index = take_work();

@@ -19,7 +19,7 @@
 enum { REFUSED_TOLD_MAX = 8 }; /* stories a fabric tells; the rest is only counted */
 static const uint64_t doorbell_every_ns = 20000;
 static const uint64_t reading_trust_ns = 1000000000; /* a reader says READING again within it */
-static const uint64_t owing_patience_ns = 2000000; /* of polling for a frame on its way */
+static const uint64_t owing_patience_ns = 2000000;   /* of polling for a frame on its way */
 static const uint64_t quick_bell_ns = 30000; /* bells that follow each other as fast as a stream */
 enum { quick_bells_max = 3 };
 static const uint64_t rescue_ns = 900000000; /* a sleep that only the timer ended */

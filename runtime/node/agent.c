@@ -14,12 +14,19 @@
 
 #include "base/log.h"
 #include "base/time.h"
+#include "fabric/fabric.h"
 #include "node/remote.h"
 #include "store/arena/window.h"
 
 struct agent agent;
 
-enum { SLEEP_MS_MAX = 1000, END_LIMIT_MS = 2000, LOOK_MS = 3, LAST_WORDS_MS = 1000 };
+enum {
+    SLEEP_MS_MAX = 1000,
+    END_LIMIT_MS = 2000,
+    LOOK_MS = 3,
+    LAST_WORDS_MS = 1000,
+    RESCUE_DOUBT_MS = 20
+};
 
 /* ---- Records in the agent's hands ---- */
 
@@ -230,12 +237,24 @@ static void sleep_prepare(int *limit)
     }
 }
 
+/* Who posts rings after the post: the bell may be on its way still. */
+static void rescue_suspected(void)
+{
+    struct epoll_event event;
+
+    if (epoll_wait(agent.epoll, &event, 1, RESCUE_DOUBT_MS) == 0) {
+        agent.rescues++;
+        log_debug("the agent slept a second though its mailbox is not empty");
+    }
+}
+
 static void loop(void)
 {
     struct epoll_event events[32];
 
     while (!job_ends()) {
         int count, limit;
+        uint32_t seen = atomic_load(&agent.lane.self->wake);
         agent.now_ns = time_ns();
         while (turn() > 0 && !job_ends())
             agent.now_ns = time_ns();
@@ -253,10 +272,13 @@ static void loop(void)
         limit = sleep_ms();
         atomic_store_explicit(&agent.lane.self->asleep, 1, memory_order_seq_cst);
         sleep_prepare(&limit);
-        if (atomic_load(&agent.lane.self->mailbox) || atomic_load(&agent.lane.self->freed) ||
+        /* Woken since the look began: whoever did so rang no bell if we were awake. */
+        if (atomic_load(&agent.lane.self->wake) != seen || atomic_load(&agent.lane.self->freed) ||
             job_ends() || !remote_may_sleep())
             limit = 0;
         count = epoll_wait(agent.epoll, events, 32, limit);
+        if (count == 0 && limit == SLEEP_MS_MAX && atomic_load(&agent.lane.self->mailbox))
+            rescue_suspected();
         atomic_store(&agent.lane.self->asleep, 0);
         lane_bit_clear(agent.lane.control->idle, LANE_AGENT);
         agent.now_ns = time_ns();
@@ -422,6 +444,22 @@ static void report_leaks(void)
             objects, records, (unsigned long long)usage.held_bytes);
 }
 
+/* Every sleep ends within a second and looks again: what was found then had lost its wake-up. */
+static void report_rescues(void)
+{
+    struct fabric_counts counts = {0};
+    uint64_t processes = 0;
+
+    if (agent.fabric)
+        fabric_counts(agent.fabric, &counts);
+    for (uint32_t slot = 0; slot < agent.slot_count; slot++)
+        processes += atomic_load(&agent.lane.slots[slot].rescues);
+    fprintf(stderr,
+            "moray: rank %u lost wake-ups: %llu of processes, %llu of the agent, %llu of bells\n",
+            agent.rank, (unsigned long long)processes, (unsigned long long)agent.rescues,
+            (unsigned long long)counts.rescues);
+}
+
 static void stop(void)
 {
     bool clean = agent.end_status == 0 || agent.is_head;
@@ -431,8 +469,10 @@ static void stop(void)
         remote_tell_end(agent.end_status);
     atomic_store(&agent.node->ending, 1);
     workers_end(END_LIMIT_MS);
-    if (agent.settings.report_leaks)
+    if (agent.settings.report_leaks) {
         report_leaks();
+        report_rescues();
+    }
     remote_stop(clean);
     node_actors_end(); /* not before: until here messages about actors still come */
     if (agent.output)

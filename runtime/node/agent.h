@@ -91,6 +91,7 @@ struct agent {
     struct lent *lents;
     uint32_t lent_count, lent_capacity;
     bool mail_came;
+    uint64_t rescues; /* sleeps that nothing ended, though there was something to do */
     char *lost_story;
     /* between the driver's thread and this one */
     _Atomic uint32_t ready;     /* 1: the driver may go on; 2: the start failed */

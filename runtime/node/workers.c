@@ -412,6 +412,7 @@ void workers_tick(void)
 {
     chaos();
     workers_spare();
+    parked_rouse(&agent.lane, agent.node);
     if (agent.unjudged) {
         agent.unjudged = false;
         for (uint32_t slot = 1; slot < agent.slot_count; slot++)

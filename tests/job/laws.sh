@@ -1,6 +1,7 @@
 #!/bin/bash
-# Runs a program of laws (law.h) and passes its TAP on, with two cases of its own at the end: the
-# program ended well, and every rank had nothing in use (semantics.md 38).
+# Runs a program of laws (law.h) and passes its TAP on, with three cases of its own at the end: the
+# program ended well, every rank had nothing in use (semantics.md 38), and no wake-up was lost
+# (decisions.md 11: a sleep ends after a second, and what is found then is counted).
 #
 #   laws.sh PROGRAM RANKS [NAME=VALUE…] [-- ARGUMENT…]
 #
@@ -44,5 +45,12 @@ if [ "$clean" = "$ranks" ]; then
     tap_ok "line 38: nothing is in use on any rank at the end"
 else
     tap_fail "line 38: nothing is in use on any rank at the end" "$left"
+fi
+lost=$(grep -h -a -E 'moray: rank [0-9]+ lost wake-ups' "$directory/err" "$directory/out")
+awake=$(printf '%s\n' "$lost" | grep -c ': 0 of processes, 0 of the agent, 0 of bells')
+if [ "$awake" = "$ranks" ]; then
+    tap_ok "decision 11: no sleep had to be ended by the look of every second"
+else
+    tap_fail "decision 11: no sleep had to be ended by the look of every second" "$lost"
 fi
 tap_done
