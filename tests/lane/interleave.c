@@ -149,6 +149,17 @@ static void other_settles(struct world *world)
     lane_settle_freed(LANE(OTHER));
 }
 
+static void driver_settles(struct world *world)
+{
+    lane_settle_freed(LANE(DRIVER));
+}
+
+/* As the agent does with a result that it fetches; this flag has no meaning after the end. */
+static void other_flags_b(struct world *world)
+{
+    atomic_fetch_or(&lane_record(LANE(OTHER), world->b)->flags, RECORD_ALONE);
+}
+
 /* ---- Start states ---- */
 
 /* Last holds: the driver's (home) and the worker's, of an object with a block. */
@@ -291,6 +302,17 @@ static void freed_while_settled(struct world *world)
     lane_tick(LANE(OTHER));
 }
 
+/* Task b has ended; its home has not yet let its input go. */
+static void ended_with_an_input(struct world *world)
+{
+    running_and_owned(world);
+    world->b = world_own(world, DRIVER, node_submit(LANE(DRIVER), &world->a, 1, NULL), 2);
+    world->owned[1].flags = RECORD_ALONE;
+    node_run(LANE(WORKER), world->a);
+    lane_claim(LANE(OTHER), world->b, generation_of(world, world->b));
+    node_run(LANE(OTHER), world->b);
+}
+
 static const struct meeting meetings[] = {
     {"drop (home), drop", last_two_holds, {DRIVER, WORKER}, {driver_drops, worker_drops}},
     {"drop, drop (home away)",
@@ -298,6 +320,7 @@ static const struct meeting meetings[] = {
      {WORKER, OTHER},
      {worker_drops, other_drops}},
     {"drop, settle", freed_while_settled, {WORKER, OTHER}, {worker_drops, other_settles}},
+    {"settle, flag", ended_with_an_input, {DRIVER, OTHER}, {driver_settles, other_flags_b}},
     {"finish, drop", running, {WORKER, DRIVER}, {worker_runs_a, driver_drops}},
     {"finish, depends",
      running_and_a_dependent,
@@ -413,6 +436,10 @@ static void check(struct world *world, bool awaited)
                                                : owned->may_fail,
                "a result is wrong", (unsigned long)life);
     }
+    for (uint32_t i = 0; i < world->owned_count; i++)
+        DEMAND((record_flags(lane_record(agent, world->owned[i].index)) & world->owned[i].flags) ==
+                   world->owned[i].flags,
+               "a flag was lost", (unsigned long)i);
     if (awaited)
         DEMAND((uint32_t)lab_shared->note != atomic_load(&LANE(DRIVER)->self->wake),
                "nobody woke the sleeper", (unsigned long)lab_shared->note);

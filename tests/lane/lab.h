@@ -16,6 +16,7 @@ struct owned { /* what a living slot holds and looks at in the end */
     uint32_t index, generation;
     uint64_t value;   /* of its result */
     uint16_t slot;    /* who holds it */
+    uint16_t flags;   /* of its record, that a player sets */
     bool may_fail;    /* a player cancels it */
     bool needs_slot;  /* only the victim's successor can run it */
     uint8_t at_death; /* its state then */
