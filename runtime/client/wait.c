@@ -13,7 +13,8 @@
  *     run what its runner has queued   leapfrogging: what it made, of the process that runs it (Wagner, Calder
  *                                      1993), on which its end depends
  *     look for a while                 at most MORAY_SPIN_US, where cores are free
- *     sleep                            the core goes to somebody else meanwhile
+ *     sleep                            the core goes to somebody else meanwhile; woken where all
+ *                                      processes of the node sleep like this, it runs what it needs
  */
 
 enum { STACK_LEFT = 256 * 1024, PATH_MAX_STEPS = 1 << 20, REQUEST_SOON_NS = 300000 };
@@ -44,41 +45,26 @@ static bool may_run_here(void)
            !(record_flags(lane_record(&me.lane, frame->record)) & RECORD_ALONE) && stack_is_left();
 }
 
-static bool can_run(uint32_t index)
-{
-    struct record *record = lane_record(&me.lane, index);
-    uint64_t life = record_life(record);
-
-    return life_state(life) == RECORD_QUEUED && record->kind == RECORD_TASK &&
-           !(record_flags(record) & (RECORD_GENERAL | RECORD_PROXY)) &&
-           (record->attempts_max == 0 || life_attempt(life) < record->attempts_max);
-}
-
-/* An input of a waiting task that has not ended; RECORD_NONE if all have. */
-static uint32_t missing_input(uint32_t index)
-{
-    struct record *record = lane_record(&me.lane, index);
-    uint32_t bytes, place = 0;
-    uint64_t life = record_life(record);
-
-    if (life_state(life) != RECORD_WAITING || record->kind != RECORD_TASK)
-        return RECORD_NONE;
-    const moray_ref *refs = lane_arguments(&me.lane, record, &bytes);
-    for (uint32_t argument = 0; argument < 15; argument++) {
-        if (!(record->reference_mask >> argument & 1))
-            continue;
-        uint32_t input = refs[place++].index;
-        if (life_pending(life, argument) && input < me.lane.control->layout.record_count)
-            return input;
-    }
-    return RECORD_NONE;
-}
-
 static void run_claimed(uint32_t index)
 {
     leave();
     run_record(index);
     (void)!enter();
+}
+
+/* A task on whose end that of `index` depends, which `runner` runs; claimed. */
+static uint32_t take_for(uint32_t index, uint16_t runner)
+{
+    uint32_t other = RECORD_NONE, generation;
+
+    if (atomic_load(&me.lane.slots[runner].kind) == LANE_IS_WORKER)
+        other = lane_steal_descendant(&me.lane, runner, index);
+    if (other == RECORD_NONE) {
+        other = lane_needed(&me.lane, index, &generation);
+        if (other != RECORD_NONE && !lane_claim(&me.lane, other, generation))
+            other = RECORD_NONE;
+    }
+    return other;
 }
 
 /* Runs one task on whose end that of `index` depends. False: there is none that we may run. */
@@ -92,7 +78,7 @@ static bool run_towards(uint32_t index)
     /* Down the chain of waiting tasks to one that can run; then up again as they become ready. The
      * path is a hint: each step looks at the records as they are. */
     while (depth < PATH_MAX_STEPS) {
-        uint32_t input = missing_input(at);
+        uint32_t input = lane_missing_input(&me.lane, at);
         if (input == RECORD_NONE)
             break;
         if (depth == capacity) {
@@ -108,7 +94,7 @@ static bool run_towards(uint32_t index)
     }
     for (;;) {
         uint64_t life = record_life(lane_record(&me.lane, at));
-        if (can_run(at) && lane_claim(&me.lane, at, life_generation(life))) {
+        if (lane_may_take(&me.lane, at) && lane_claim(&me.lane, at, life_generation(life))) {
             lane_unqueue(&me.lane, at);
             /* run_record() may come back here: the path belongs to this call no more. */
             uint32_t *mine = path;
@@ -121,9 +107,7 @@ static bool run_towards(uint32_t index)
             capacity = mine_capacity;
             ran = true;
         } else if (life_state(life) == RECORD_RUNNING && life_slot(life) != me.slot) {
-            if (atomic_load(&me.lane.slots[life_slot(life)].kind) != LANE_IS_WORKER)
-                return ran;
-            uint32_t other = lane_steal_descendant(&me.lane, (uint16_t)life_slot(life), at);
+            uint32_t other = take_for(at, (uint16_t)life_slot(life));
             if (other == RECORD_NONE)
                 return ran;
             uint32_t *mine = path;
@@ -221,6 +205,44 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
     return code == MORAY_OK ? record_wait_until(index, until_ns) : code;
 }
 
+/* Sleeps, without a core, for the end of a record. Returns whether it has a core again, to run a task
+ * that the end depends on. */
+static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enum moray_code *code)
+{
+    struct record *record = lane_record(&me.lane, index);
+    bool alone = false, woken = false;
+    uint32_t generation;
+
+    if (thread_owner && !until_ns)
+        atomic_store(&me.lane.self->waits, (index + 1) | (helps ? LANE_HELPS : 0));
+    core_leave();
+    sleep_begin();
+    for (;;) {
+        uint32_t seen = atomic_load(&me.lane.self->wake);
+        if (life_ended(record_life(record)) || should_end())
+            break;
+        if (until_ns && now_ns() >= until_ns) {
+            *code = MORAY_TIMEOUT;
+            break;
+        }
+        if (helps && woken && lane_needed(&me.lane, index, &generation) != RECORD_NONE &&
+            core_take())
+            break;
+        lane_bump(&me.lane.self->sleeps);
+        alone = process_sleep(seen, until_ns);
+        woken = !alone;
+        if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
+            leave(); /* lets go what others are done with */
+        if (alone && life_ended(record_life(record)))
+            rescue_count(seen, "what it waits for has ended");
+    }
+    sleep_end();
+    if (thread_owner)
+        atomic_store(&me.lane.self->waits, 0);
+    core_return(*code == MORAY_TIMEOUT);
+    return *code == MORAY_OK && !life_ended(record_life(record)) && !should_end();
+}
+
 enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
@@ -233,34 +255,20 @@ enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
             driver_polls(); /* its core is somebody else's until it sleeps */
         return MORAY_TIMEOUT;
     }
-    while (until_ns == 0 && may_run_here() && !life_ended(record_life(record)))
-        if (!run_towards(index))
-            break;
-    if (life_ended(record_life(record)) || (!driver_waits() && spin_for(index)) ||
-        lane_await(&me.lane, index))
-        return MORAY_OK;
-    leave();
-    if (record->kind == RECORD_REQUEST && answered_soon(record))
-        return enter() == MORAY_OK ? MORAY_OK : MORAY_WRONG_STATE;
-    core_leave();
-    sleep_begin();
     for (;;) {
-        uint32_t seen = atomic_load(&me.lane.self->wake);
-        if (life_ended(record_life(record)) || should_end())
+        bool helps = until_ns == 0 && may_run_here();
+        while (helps && !life_ended(record_life(record)) && run_towards(index))
+            ;
+        if (life_ended(record_life(record)) || (!driver_waits() && spin_for(index)) ||
+            lane_await(&me.lane, index))
+            return MORAY_OK;
+        leave();
+        if (record->kind == RECORD_REQUEST && answered_soon(record))
+            return enter() == MORAY_OK ? MORAY_OK : MORAY_WRONG_STATE;
+        if (!sleep_for(index, until_ns, helps && !me.general, &code))
             break;
-        if (until_ns && now_ns() >= until_ns) {
-            code = MORAY_TIMEOUT;
-            break;
-        }
-        lane_bump(&me.lane.self->sleeps);
-        bool alone = process_sleep(seen, until_ns);
-        if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
-            leave(); /* lets go what others are done with */
-        if (alone && life_ended(record_life(record)))
-            rescue_count(seen, "what it waits for has ended");
+        (void)!enter();
     }
-    sleep_end();
-    core_return(code == MORAY_TIMEOUT);
     if (should_end() && !life_ended(record_life(record)) && me.role != ROLE_DRIVER)
         process_leave();
     (void)!enter();

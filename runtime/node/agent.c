@@ -221,6 +221,11 @@ static bool job_ends(void)
  * workers it looks every few milliseconds while there is work, and the first submit wakes it. */
 static void sleep_prepare(int *limit)
 {
+    if (agent.spareless) { /* what is pushed now is this agent's to look after */
+        lane_bit_set(agent.lane.control->idle, LANE_AGENT);
+        if (lane_has_work(&agent.lane) && *limit > LOOK_MS)
+            *limit = LOOK_MS;
+    }
     if (agent.rank_count == 1)
         return;
     if (!agent.worker_count) {

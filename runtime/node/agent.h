@@ -72,7 +72,8 @@ struct agent {
     uint32_t slot_count, worker_count, spare_first, spare_end, actor_first;
     uint32_t *ready_overflow; /* tasks that found no room in a ring */
     uint32_t ready_overflow_count, ready_overflow_capacity;
-    bool unjudged;           /* a dead slot's cell could not be judged yet */
+    bool spareless; /* a core is free, and no process is at hand nor can be made: waiters help */
+    bool unjudged;  /* a dead slot's cell could not be judged yet */
     bool skip_exit_handlers; /* a rank was lost: nobody calls MPI_Finalize */
     bool settled;
     struct local *local;

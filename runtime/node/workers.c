@@ -126,12 +126,32 @@ uint32_t workers_free_actor_slot(void)
     return 0;
 }
 
+/* All processes wait, and there can be no more: of those that wait, one that needs a task which lies
+ * there runs it on its own stack. */
+static void waiters_help(uint32_t free_cores)
+{
+    uint32_t generation, last = RECORD_NONE;
+
+    for (uint32_t slot = 2; slot < agent.spare_end && free_cores; slot++) {
+        uint32_t waits = atomic_load(&agent.lane.slots[slot].waits);
+        if (!(waits & LANE_HELPS) || agent.slots[slot].use != SLOT_RUNNING)
+            continue;
+        uint32_t needed = lane_needed(&agent.lane, (waits & ~LANE_HELPS) - 1, &generation);
+        if (needed == RECORD_NONE || needed == last)
+            continue;
+        lane_wake(&agent.lane, (uint16_t)slot);
+        last = needed;
+        free_cores--;
+    }
+}
+
 /* A further process, where a core is free because its process waits, and nobody is there to use it:
  * for the work that lies about, or comes next. */
 void workers_spare(void)
 {
     uint32_t cores = atomic_load(&agent.node->lane_workers), free_cores = 0, at_hand = 0;
 
+    agent.spareless = false;
     if (!agent.worker_count)
         return;
     if (cores > agent.node->core_count)
@@ -158,6 +178,11 @@ void workers_spare(void)
             workers_spawn((uint16_t)slot, PROCESS_SPARE, -1, -1, 0);
             return;
         }
+    agent.spareless = true;
+    if (lane_has_work(&agent.lane)) {
+        lane_rouse(&agent.lane); /* it may be us who were woken in the stead of an idle worker */
+        waiters_help(free_cores);
+    }
 }
 
 void core_bind(int core)

@@ -56,6 +56,7 @@ struct lane_cell {
 #define CELL_FREED 0xfffffffeu /* its owner may collect it */
 #define CELL_DYING 0xfffff000u /* + slot: read by that process, which is about to free it */
 #define LANE_LIST_MAILBOX 0x80000000u
+#define LANE_HELPS 0x80000000u /* in `waits`: it may run what it waits for on its own stack */
 
 enum lane_slot_kind { LANE_NOBODY, LANE_IS_AGENT, LANE_IS_DRIVER, LANE_IS_WORKER, LANE_IS_ACTOR };
 
@@ -81,6 +82,7 @@ struct lane_slot {
     _Atomic uint32_t taken;     /* how often its mailbox was about to be taken */
     _Atomic uint32_t sequence;  /* of its method calls */
     _Atomic uint32_t blocked;   /* sleeps in get or wait */
+    _Atomic uint32_t waits;     /* record + 1 for whose end alone it sleeps; with LANE_HELPS */
     _Atomic int32_t core;
     _Atomic int32_t cpu; /* that a worker is bound to; -1: to none */
     _Atomic uint32_t pid;
@@ -191,6 +193,16 @@ uint32_t lane_steal_from(struct lane *lane, uint16_t victim);
  *  a task that it made, and so on: so that whoever waits for `ancestor` can run it on its own stack
  *  without a new edge in the graph of who waits for whom. RECORD_NONE: it is not, or there is none. */
 uint32_t lane_steal_descendant(struct lane *lane, uint16_t victim, uint32_t ancestor);
+
+/** Whether a record is a task that any worker of the node may take now. */
+bool lane_may_take(const struct lane *lane, uint32_t index);
+
+/** An input of a waiting task that has not ended; RECORD_NONE if all have. */
+uint32_t lane_missing_input(const struct lane *lane, uint32_t index);
+
+/** The task that must run for record `index` to end, as far as inputs and sleeping slots tell: it may
+ *  be taken, if it is still of `*generation`. RECORD_NONE: it is under way, or nobody here can tell. */
+uint32_t lane_needed(const struct lane *lane, uint32_t index, uint32_t *generation);
 
 /** The newest of the own queue is `index`: takes the entry off. Else nothing. */
 void lane_unqueue(struct lane *lane, uint32_t index);

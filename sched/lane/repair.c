@@ -468,6 +468,7 @@ bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *ca
     lane_bit_clear(lane->control->searching, dead);
     lane_bit_clear(lane->control->idle, dead);
     atomic_store(&slot->asleep, 0);
+    atomic_store(&slot->waits, 0);
     if (atomic_load(&slot->tail) < atomic_load(&slot->head)) /* died while it popped */
         atomic_store(&slot->tail, atomic_load(&slot->head));
 

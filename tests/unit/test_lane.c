@@ -445,6 +445,41 @@ START_TEST(only_descendants_are_stolen_for_a_waiter)
 }
 END_TEST
 
+/* root runs by WORKER, which sleeps for middle; middle runs by OTHER, which sleeps for last; last
+ * waits for its input: so root's end needs the input. */
+START_TEST(what_a_wait_needs_is_found_through_those_that_sleep)
+{
+    uint32_t root = node_submit(&lanes[DRIVER], NULL, 0, NULL), generation, middle, input, last;
+
+    ck_assert_uint_eq(lane_needed(&lanes[0], root, &generation), root);
+    ck_assert_uint_eq(lane_next(&lanes[WORKER]), root);
+    middle = node_submit(&lanes[WORKER], NULL, 0, NULL);
+    ck_assert_uint_eq(lane_needed(&lanes[0], root, &generation), RECORD_NONE); /* it is awake */
+    ck_assert_uint_eq(lane_next(&lanes[OTHER]), middle);
+    atomic_store(&lanes[WORKER].self->waits, (middle + 1) | LANE_HELPS);
+    ck_assert_uint_eq(lane_needed(&lanes[0], root, &generation), RECORD_NONE);
+    input = node_submit(&lanes[OTHER], NULL, 0, NULL);
+    last = node_submit(&lanes[OTHER], &input, 1, NULL);
+    atomic_store(&lanes[OTHER].self->waits, last + 1);
+    ck_assert_uint_eq(lane_needed(&lanes[0], root, &generation), input);
+    ck_assert_uint_eq(lane_needed(&lanes[WORKER], middle, &generation), input);
+    ck_assert_uint_eq(lane_needed(&lanes[OTHER], middle, &generation), RECORD_NONE); /* its own */
+    ck_assert(lane_claim(&lanes[WORKER], input, generation));
+    ck_assert_uint_eq(lane_needed(&lanes[0], root, &generation), RECORD_NONE);
+    atomic_store(&lanes[WORKER].self->waits, 0);
+    node_run(&lanes[WORKER], input);
+    ck_assert_uint_eq(lane_needed(&lanes[0], middle, &generation), last);
+    atomic_store(&lanes[OTHER].self->waits, 0);
+    node_run(&lanes[OTHER], lane_next(&lanes[OTHER]));
+    node_run(&lanes[OTHER], middle);
+    node_run(&lanes[WORKER], root);
+    lane_drop(&lanes[OTHER], input);
+    lane_drop(&lanes[OTHER], last);
+    lane_drop(&lanes[WORKER], middle);
+    lane_drop(&lanes[DRIVER], root);
+}
+END_TEST
+
 START_TEST(who_awaits_a_record_is_told)
 {
     uint32_t a = node_submit(&lanes[DRIVER], NULL, 0, NULL);
@@ -644,6 +679,7 @@ int main(void)
     tcase_add_test(laws, a_worker_takes_its_own_newest_and_others_oldest);
     tcase_add_test(laws, a_batch_is_stolen_from_who_never_pops);
     tcase_add_test(laws, only_descendants_are_stolen_for_a_waiter);
+    tcase_add_test(laws, what_a_wait_needs_is_found_through_those_that_sleep);
     tcase_add_test(laws, who_awaits_a_record_is_told);
     tcase_add_test(laws, large_arguments_and_results_are_freed_with_the_task);
     tcase_add_test(laws, a_result_in_the_record_leaves_the_arguments_whole);
