@@ -88,7 +88,7 @@ struct agent {
     struct map actor_routes; /* actor id -> index + 1 in routes */
     struct route *routes;
     uint32_t route_count, route_capacity;
-    struct map contained; /* record -> index + 1 of a list of references held for it */
+    struct map contained; /* record -> list of references held for it */
     struct lent *lents;
     uint32_t lent_count, lent_capacity;
     bool mail_came;

@@ -15,12 +15,31 @@
 /* ---- References inside the bytes of objects ---- */
 
 struct contained {
-    uint32_t count, generation;
+    uint32_t count;
     uint32_t indices[];
 };
 
-static struct contained **lists;
-static uint32_t list_count, list_capacity;
+/* The object is gone: what it contained is let go. */
+void requests_drop_contained(uint32_t index)
+{
+    uint64_t place;
+
+    if (!map_remove(&agent.contained, index, &place))
+        return;
+    struct contained *list = (struct contained *)(uintptr_t)place;
+    for (uint32_t i = 0; i < list->count; i++)
+        lane_drop(&agent.lane, list->indices[i]);
+    free(list);
+}
+
+/* The record, of any home, keeps what is on the list until it is freed; an earlier attempt's no more. */
+static void list_keep(uint32_t index, struct contained *list)
+{
+    requests_drop_contained(index);
+    if (!map_set(&agent.contained, index, (uint64_t)(uintptr_t)list))
+        abort();
+    atomic_fetch_or(&lane_record(&agent.lane, index)->flags, RECORD_CONTAINS);
+}
 
 /* The agent holds what an object's bytes refer to, for as long as the object lives. */
 static void contains(uint32_t index, const void *bytes, uint32_t count)
@@ -40,7 +59,6 @@ static void contains(uint32_t index, const void *bytes, uint32_t count)
         return;
     }
     list->count = 0;
-    list->generation = request->generation;
     for (uint32_t i = 0; i < request->count; i++) {
         uint32_t local;
         moray_ref ref = refs[i];
@@ -57,32 +75,8 @@ static void contains(uint32_t index, const void *bytes, uint32_t count)
         }
         list->indices[list->count++] = local;
     }
-    if (list_count == list_capacity) {
-        list_capacity = list_capacity ? list_capacity * 2 : 64;
-        lists = realloc(lists, list_capacity * sizeof(*lists));
-        if (!lists)
-            abort();
-    }
-    lists[list_count] = list;
-    map_set(&agent.contained, request->index, list_count++);
-    atomic_fetch_or(&lane_record(&agent.lane, request->index)->flags, RECORD_CONTAINS);
+    list_keep(request->index, list);
     agent_answer(index, NULL, 0);
-}
-
-/* The object is gone: what it contained is let go. */
-void requests_drop_contained(uint32_t index)
-{
-    uint64_t place;
-
-    if (!map_remove(&agent.contained, index, &place))
-        return;
-    struct contained *list = lists[place];
-    for (uint32_t i = 0; i < list->count; i++)
-        lane_drop(&agent.lane, list->indices[i]);
-    free(list);
-    lists[place] = NULL;
-    while (list_count > 0 && !lists[list_count - 1])
-        list_count--;
 }
 
 /* ---- One request ---- */
@@ -91,6 +85,7 @@ static void resolve(uint32_t index, const void *bytes, uint32_t count)
 {
     moray_ref ref;
     uint32_t local;
+    struct contained *list;
 
     if (count != sizeof(ref)) {
         agent_end_failed(index, MORAY_INVALID, "a reference of %u bytes", count);
@@ -103,8 +98,18 @@ static void resolve(uint32_t index, const void *bytes, uint32_t count)
                          ref.owner - 1);
         return;
     }
-    /* The asker holds it from here on: its own hold comes when it reads this. */
-    lane_lend(&agent.lane, local, lane_home(&agent.lane, index));
+    /* The asker takes its own hold when it reads this; until it drops this answer, which is long after,
+     * the agent has one for it. (To set the asker's bit now would not do: another thread of it may have
+     * just let its last hold go.) */
+    list = malloc(sizeof(*list) + sizeof(uint32_t));
+    if (!list) {
+        agent_end_failed(index, MORAY_NO_MEMORY, "no memory for a reference");
+        return;
+    }
+    list->count = 1;
+    list->indices[0] = local;
+    lane_hold(&agent.lane, local);
+    list_keep(index, list);
     moray_ref answer = {agent.rank + 1, local,
                         life_generation(record_life(lane_record(&agent.lane, local))), ref.type};
     agent_answer(index, &answer, sizeof(answer));

@@ -29,14 +29,6 @@ static void bit_set(struct lane *lane, uint32_t index, bool waiters)
     lane_bit_set(word, lane->slot < LANE_DIRECT_SLOTS ? lane->slot : LANE_DIRECT_SLOTS);
 }
 
-void lane_lend(struct lane *lane, uint32_t index, uint16_t slot)
-{
-    if (slot >= LANE_DIRECT_SLOTS)
-        lane_bit_set(row_of(lane, index, false), slot);
-    lane_bit_set(&lane_record(lane, index)->holders,
-                 slot < LANE_DIRECT_SLOTS ? slot : LANE_DIRECT_SLOTS);
-}
-
 bool lane_unheld(const struct lane *lane, const struct record *record)
 {
     return holders_empty(lane, record);

@@ -248,10 +248,6 @@ void lane_drop(struct lane *lane, uint32_t index);
 /** Holds of this slot on the record. */
 uint32_t lane_held(const struct lane *lane, uint32_t index);
 
-/** Marks that `slot` holds the record, before that slot does so itself: the caller holds it, and the
- *  slot's process is sure to hold and drop it, or to die. */
-void lane_lend(struct lane *lane, uint32_t index, uint16_t slot);
-
 /** Whether no slot but the home holds it. */
 bool lane_unheld(const struct lane *lane, const struct record *record);
 

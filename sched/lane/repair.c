@@ -34,10 +34,11 @@ static void set_life(struct record *record, enum record_state state, uint32_t sl
     while (!atomic_compare_exchange_weak(&record->life, &life, next));
 }
 
-/* What the dead had written of a result no reader has seen; its block is in its own slabs. */
+/* What the dead had written of a result no reader has seen; its block is in its own slabs. What that
+ * contained the agent holds until another attempt tells anew, or the record is freed. */
 static void result_forget(struct record *record)
 {
-    atomic_fetch_and(&record->flags, (uint16_t) ~(RECORD_RESULT_BLOCK | RECORD_CONTAINS));
+    atomic_fetch_and(&record->flags, (uint16_t)~RECORD_RESULT_BLOCK);
     record_set_result_bytes(record, 0);
 }
 

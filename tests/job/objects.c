@@ -426,6 +426,45 @@ static void polls_of_a_borrowed_reference_come_to_an_end(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+/* Threads of the driver that use one borrowed reference, each for the length of a call. */
+static parcel boxed_for_all;
+static _Atomic int wrong_reads;
+
+static void *reads_what_is_borrowed(void *argument)
+{
+    uint64_t want = *(const uint64_t *)argument;
+    moray_view view;
+
+    for (int i = 0; i < 1000; i++) {
+        if (moray_get_view(boxed_for_all.inside, &view, 5000) != MORAY_OK) {
+            atomic_fetch_add(&wrong_reads, 1);
+            break;
+        }
+        if (hash(view.data, view.size) != want)
+            atomic_fetch_add(&wrong_reads, 1);
+        moray_view_release(&view);
+    }
+    return NULL;
+}
+
+static void threads_borrow_one_reference(void)
+{
+    char data[100];
+    pthread_t threads[3];
+    moray_ref outer =
+        moray_call_with((.on_rank = on_node(node_count() - 1)), wrap, sizeof(data), 21);
+
+    fill(data, sizeof(data), 21);
+    uint64_t want = hash(data, sizeof(data));
+    DEMAND_OK(moray_get(outer, &boxed_for_all, 0));
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        DEMAND(!pthread_create(&threads[i], NULL, reads_what_is_borrowed, &want));
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        pthread_join(threads[i], NULL);
+    DEMAND_OK(moray_release(outer));
+    DEMAND_SAME(atomic_load(&wrong_reads), 0);
+}
+
 static void an_error_is_told_without_waiting_for_the_slow(void)
 {
     moray_ref slow = moray_call(after, 1500, 1);
@@ -1035,6 +1074,7 @@ static const struct law laws[] = {
     {"line 3: a limit holds while bytes are fetched", limits_hold_while_bytes_are_fetched, 10},
     {"line 3: who polls for a borrowed reference gets it",
      polls_of_a_borrowed_reference_come_to_an_end, 30},
+    {"line 5: threads of the driver borrow one reference", threads_borrow_one_reference, 30},
     {"line 4: one failure is told without waiting for the slow",
      an_error_is_told_without_waiting_for_the_slow, 10},
     {"line 5: a reader cannot change what others see", readers_cannot_change_what_others_see, 20},
