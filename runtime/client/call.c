@@ -488,7 +488,7 @@ static uint32_t thread_submitter(void)
     static _Thread_local uint32_t submitter;
 
     if (!thread_owner && !submitter)
-        submitter = ++me.next_submitter;
+        submitter = submitter_next();
     return submitter;
 }
 

@@ -234,7 +234,7 @@ enum moray_code moray_subscribe(const char *channel, moray_subscription **out)
     else if (!(*out = calloc(1, sizeof(**out))))
         code = last_set(MORAY_NO_MEMORY, "no memory for a subscription");
     else {
-        (*out)->id = (uint64_t)me.next_submitter << 32 | ++next;
+        (*out)->id = (uint64_t)atomic_load(&me.lane.self->incarnation) << 32 | ++next;
         code = subscription_call(REQUEST_SUBSCRIBE, *out, channel);
         if (code != MORAY_OK) {
             free(*out);

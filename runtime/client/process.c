@@ -131,6 +131,15 @@ void leave_slow(void)
 
 enum { HOLD_GONE = 1u << 31 };
 
+/* Counted in the slot: calls of a process that died may still be pending. */
+uint32_t submitter_next(void)
+{
+    uint32_t next = atomic_load_explicit(&me.lane.self->submitters, memory_order_relaxed) + 1;
+
+    atomic_store_explicit(&me.lane.self->submitters, next, memory_order_relaxed);
+    return next;
+}
+
 void frame_push(struct frame *frame, uint32_t record)
 {
     frame->outer = frame_top;
@@ -146,7 +155,7 @@ void frame_push(struct frame *frame, uint32_t record)
         thread_stack = __builtin_frame_address(0);
     if (record != RECORD_NONE) {
         frame->generation = life_generation(record_life(lane_record(&me.lane, record)));
-        frame->submitter = ++me.next_submitter;
+        frame->submitter = submitter_next();
     } else if (frame->outer)
         frame->submitter = frame->outer->submitter;
     frame_top = frame;

@@ -87,7 +87,6 @@ struct process {
     uint16_t slot;
     int worker_index; /* among the lane's workers; -1: none */
     bool alone;       /* one rank: no reference can be of elsewhere */
-    uint32_t next_submitter;
     uint32_t setups_done;
     int token;      /* core it held last; -1: none yet. core_has() says whether it does now */
     bool core_left; /* it gave the core up to sleep */
@@ -144,6 +143,9 @@ static inline void leave(void)
 }
 
 /* ---- Frames ---- */
+
+/** A number that no other submitter of this slot has had. Inside the door. */
+uint32_t submitter_next(void);
 
 void frame_push(struct frame *frame, uint32_t record);
 /** Lets go what the frame still holds. */

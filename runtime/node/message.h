@@ -78,9 +78,10 @@ struct item_task { /* then inputs: struct name, struct value, bytes; then argume
     uint32_t index, generation; /* of the owner's record */
     uint32_t function, site;
     uint16_t reference_mask, flags; /* RECORD_LONG, RECORD_GENERAL */
-    uint8_t attempts_max, extra_count, reserved[2];
+    uint8_t attempts_max, extra_count;
+    uint16_t home;           /* CALL: the submitter's slot */
     uint32_t argument_bytes; /* record_long, then values */
-    uint32_t submitter;      /* CALL */
+    uint32_t submitter;      /* CALL: its number there */
     uint64_t actor;          /* CALL */
 };
 

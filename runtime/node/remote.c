@@ -813,6 +813,7 @@ void remote_stop(bool clean)
                   "and the launcher counts it as failed");
     agent.fabric = NULL;
     objects_end();
+    tasks_end();
     moves_end();
     for (uint32_t rank = 0; rank < agent.rank_count; rank++)
         free(remote_peers[rank].out.bytes);

@@ -58,6 +58,7 @@ void tasks_take_result(uint32_t rank, struct bytes_reader *in);
 void tasks_ended(uint32_t index, uint32_t generation, uint64_t owner);
 bool tasks_send(uint32_t rank, uint32_t index);
 void tasks_forget(uint32_t index);
+void tasks_end(void);
 
 /* remote_objects.c */
 /** Describes what a record of this rank is, for another rank; appends nothing. `bytes` gets what is to

@@ -17,6 +17,14 @@
 
 struct executing { /* of a record of home 0: whose it is */
     uint32_t rank, index, generation, record;
+    uint32_t submitter; /* a call's, + 1 */
+};
+
+/* Submitters of other ranks with calls under way here. All their calls are of home 0, so each has a
+ * number here, for as long as it has one pending. */
+struct submitter {
+    uint64_t key; /* rank, slot, number there */
+    uint32_t pending, next_free;
 };
 
 static struct executing *entries;
@@ -40,6 +48,55 @@ static struct executing *entry_add(uint32_t record)
     }
     map_set(&agent.remote->executing, record, number);
     return &entries[number];
+}
+
+static struct submitter *submitters;
+static uint32_t submitter_count, submitter_capacity, submitter_free = UINT32_MAX;
+static struct map submitter_numbers; /* key -> number */
+
+static uint32_t submitter_take(uint32_t rank, const struct item_task *task)
+{
+    uint64_t key = (uint64_t)rank << 44 | (uint64_t)(task->home & 0xfff) << 32 | task->submitter;
+    uint64_t *known = map_get(&submitter_numbers, key);
+    uint32_t number = known ? (uint32_t)*known : submitter_free;
+
+    if (!known) {
+        if (number != UINT32_MAX)
+            submitter_free = submitters[number].next_free;
+        else {
+            if (submitter_count == submitter_capacity) {
+                submitter_capacity = submitter_capacity ? submitter_capacity * 2 : 64;
+                submitters = realloc(submitters, submitter_capacity * sizeof(*submitters));
+                if (!submitters)
+                    abort();
+            }
+            number = submitter_count++;
+        }
+        submitters[number] = (struct submitter){.key = key};
+        map_set(&submitter_numbers, key, number);
+    }
+    submitters[number].pending++;
+    return number + 1;
+}
+
+static void submitter_drop(uint32_t taken)
+{
+    struct submitter *one = taken ? &submitters[taken - 1] : NULL;
+
+    if (!one || --one->pending)
+        return;
+    map_remove(&submitter_numbers, one->key, NULL);
+    one->next_free = submitter_free;
+    submitter_free = taken - 1;
+}
+
+void tasks_end(void)
+{
+    map_clear(&submitter_numbers);
+    free(submitters);
+    submitters = NULL;
+    submitter_count = submitter_capacity = 0;
+    submitter_free = UINT32_MAX;
 }
 
 /* ---- Out ---- */
@@ -99,18 +156,18 @@ static void send(uint32_t rank, enum item_kind kind, uint32_t index, uint64_t ac
     struct item_task *item =
         out_item(rank, kind, (uint32_t)sizeof(*item) + input_bytes + details_bytes + value_bytes);
 
-    *item = (struct item_task){
-        .index = index,
-        .generation = life_generation(record_life(record)),
-        .function = record->function,
-        .site = record->site,
-        .reference_mask = record->reference_mask,
-        .flags = record_flags(record) & (RECORD_LONG | RECORD_GENERAL),
-        .attempts_max = record->attempts_max,
-        .extra_count = details ? (uint8_t)details->extra_count : 0,
-        .argument_bytes = details_bytes + value_bytes,
-        .submitter = call ? call->submitter ^ (uint32_t)lane_home(&agent.lane, index) << 16 : 0,
-        .actor = actor};
+    *item = (struct item_task){.index = index,
+                               .generation = life_generation(record_life(record)),
+                               .function = record->function,
+                               .site = record->site,
+                               .reference_mask = record->reference_mask,
+                               .flags = record_flags(record) & (RECORD_LONG | RECORD_GENERAL),
+                               .attempts_max = record->attempts_max,
+                               .extra_count = details ? (uint8_t)details->extra_count : 0,
+                               .argument_bytes = details_bytes + value_bytes,
+                               .home = lane_home(&agent.lane, index),
+                               .submitter = call ? call->submitter : 0,
+                               .actor = actor};
     char *at = (char *)(item + 1);
     for (uint32_t i = 0; i < count; i++) {
         memcpy(at, &inputs[i].name, sizeof(struct name));
@@ -296,11 +353,12 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
             log_error("no room for the further results of a task");
         at += details_bytes;
     }
+    uint32_t submitter = call_bytes ? submitter_take(rank, task) : 0;
     if (call_bytes) {
         uint32_t sequence = atomic_load(&agent.lane.self->sequence) + 1;
         atomic_store(&agent.lane.self->sequence, sequence);
         *(struct record_call *)at = (struct record_call){.actor = atomic_load(&actor->slot),
-                                                         .submitter = task->submitter ^ rank << 24,
+                                                         .submitter = submitter,
                                                          .sequence = sequence,
                                                          .incarnation = actor->generation};
         at += call_bytes;
@@ -320,7 +378,7 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
             (void)!lane_depends(&agent.lane, index, inputs[i], argument);
     }
     struct executing *entry = entry_add(index);
-    *entry = (struct executing){rank, task->index, task->generation, index};
+    *entry = (struct executing){rank, task->index, task->generation, index, submitter};
     agent.remote->arrived++;
     if (kind == ITEM_CALL) {
         (void)!lane_submit_call(&agent.lane, index, (uint16_t)atomic_load(&actor->slot));
@@ -370,6 +428,7 @@ void tasks_ended(uint32_t index, uint32_t generation, uint64_t number)
 
     (void)generation;
     map_remove(&agent.remote->executing, index, NULL);
+    submitter_drop(entry.submitter);
     entries[number].index = entry_free;
     entry_free = (uint32_t)number;
     for (uint32_t i = 0; i < extra_count; i++)

@@ -63,7 +63,6 @@ void process_entry(void *context, const struct process_order *order)
     me.rank_count = agent.rank_count;
     me.alone = agent.rank_count == 1;
     me.doorbell = agent.doorbell;
-    me.next_submitter = order->incarnation << 16;
     me.token = -1;
     thread_owner = true;
     struct lane_control *control = window_rw(agent.window, 0);

@@ -78,11 +78,12 @@ struct lane_slot {
     _Atomic uint32_t push_cell; /* cell + 1 being made and pushed, */
     _Atomic uint32_t push_list; /* … on the list of this record, or of slot | LANE_LIST_MAILBOX */
     _Atomic uint32_t chain; /* cell + 1: a list being taken off, or what is left of it to free */
-    _Atomic uint32_t undo_cell; /* cell + 1 being freed */
-    _Atomic uint32_t taken;     /* how often its mailbox was about to be taken */
-    _Atomic uint32_t sequence;  /* of its method calls */
-    _Atomic uint32_t blocked;   /* sleeps in get or wait */
-    _Atomic uint32_t waits;     /* record + 1 for whose end alone it sleeps; with LANE_HELPS */
+    _Atomic uint32_t undo_cell;  /* cell + 1 being freed */
+    _Atomic uint32_t taken;      /* how often its mailbox was about to be taken */
+    _Atomic uint32_t sequence;   /* of its method calls */
+    _Atomic uint32_t submitters; /* that it was so far, of whatever process: tasks and threads */
+    _Atomic uint32_t blocked;    /* sleeps in get or wait */
+    _Atomic uint32_t waits;      /* record + 1 for whose end alone it sleeps; with LANE_HELPS */
     _Atomic int32_t core;
     _Atomic int32_t cpu; /* that a worker is bound to; -1: to none */
     _Atomic uint32_t pid;
