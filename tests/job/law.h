@@ -138,6 +138,19 @@ static inline uint64_t law_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* A gate is a key of the job: a task waits at it until the law has seen what it wants to see. */
+static inline bool gate_is_open(const char *gate)
+{
+    int64_t sum = 0;
+    return moray_kv_add("gate", gate, 0, &sum) != MORAY_OK || sum > 0;
+}
+
+static inline void gate_open(const char *gate)
+{
+    int64_t sum;
+    moray_kv_add("gate", gate, 1, &sum);
+}
+
 static inline void law_sleep_ms(int64_t ms)
 {
     struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
@@ -145,16 +158,40 @@ static inline void law_sleep_ms(int64_t ms)
         ;
 }
 
-/* `.on_rank` of the node-th node of the job. Rank 0 is one where it is the only rank; here, on one
- * host, it is the head alone otherwise. */
-static inline int32_t on_node(int node)
+static inline void gate_wait(const char *gate)
 {
-    return moray_ranks() == 1 ? 1 : 2 + node % (moray_ranks() - 1);
+    for (uint64_t until = law_ms() + 20000; !gate_is_open(gate) && law_ms() < until;)
+        law_sleep_ms(2);
+}
+
+MORAY_TASK(int32_t, law_nothing)
+{
+    return 0;
+}
+
+/* Whether rank 0 runs tasks, or is the head alone: a task for it is refused then. */
+static inline bool head_is_node(void)
+{
+    static int is = -1;
+
+    if (is < 0) {
+        moray_ref ref = moray_call_with((.on_rank = 1), law_nothing);
+        is = ref.owner != 0;
+        if (is)
+            moray_release(ref);
+    }
+    return is;
 }
 
 static inline int node_count(void)
 {
-    return moray_ranks() == 1 ? 1 : moray_ranks() - 1;
+    return moray_ranks() - !head_is_node();
+}
+
+/* `.on_rank` of the node-th node of the job. */
+static inline int32_t on_node(int node)
+{
+    return 1 + !head_is_node() + node % node_count();
 }
 
 /* Words shared by all processes of a rank, as they were mapped before the fork. */
