@@ -230,15 +230,18 @@ MORAY_TASK(int64_t, follows_a_chain, (int32_t, length))
 
 static void a_chain_of_a_hundred_thousand(void)
 {
+    /* Where each link goes to another rank and back, a tenth: nobody's stack is in it. */
+    const char *share = getenv("MORAY_SHARE");
+    int64_t length = share && *share == '0' && !head_is_node() ? CHAIN / 10 : CHAIN;
     moray_ref first = moray_put_value(int64_t, 0), at = moray_call(plus_one, first);
 
     DEMAND_OK(moray_release(first));
-    for (int i = 1; i < CHAIN; i++) {
+    for (int64_t i = 1; i < length; i++) {
         moray_ref next = moray_call(plus_one, at);
         DEMAND_OK(moray_release(at));
         at = next;
     }
-    DEMAND_SAME(moray_take_as(int64_t, at), CHAIN);
+    DEMAND_SAME(moray_take_as(int64_t, at), length);
     for (int node = 0; node < node_count(); node++) {
         at = moray_call_with((.on_rank = on_node(node)), follows_a_chain, CHAIN);
         DEMAND_SAME(moray_take_as(int64_t, at), CHAIN);
