@@ -23,6 +23,19 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire's order is this machine's");
 
+/** memcpy where the size is known at run time alone, and is 4, 8 or 16 more often than not. */
+static inline void bytes_copy_small(void *to, const void *from, size_t size)
+{
+    if (size == 8)
+        memcpy(to, from, 8);
+    else if (size == 4)
+        memcpy(to, from, 4);
+    else if (size == 16)
+        memcpy(to, from, 16);
+    else
+        memcpy(to, from, size);
+}
+
 struct bytes_reader {
     const unsigned char *at, *end; /* borrowed */
     bool bad;                      /* something was read that is not there */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "client/process.h"
 #include "client/requests.h"
 
@@ -124,7 +125,7 @@ void arguments_pack(const struct moray_function *function, const struct moray_ar
     blob = (char *)refs;
     for (unsigned i = 0; i < count; i++)
         if (!(mask >> i & 1)) {
-            memcpy(blob, arguments[i].data, function->parameters[i].size);
+            bytes_copy_small(blob, arguments[i].data, function->parameters[i].size);
             blob += align8(function->parameters[i].size);
         }
 }

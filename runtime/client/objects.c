@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/bytes.h"
 #include "client/process.h"
 #include "client/requests.h"
 #include "node/zygote.h"
@@ -90,7 +91,7 @@ enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
 
     if (record_value_fits(record, bytes)) {
         if (bytes)
-            memcpy(record_value(record, bytes), data, bytes);
+            bytes_copy_small(record_value(record, bytes), data, bytes);
         record_set_result_bytes(record, bytes);
         return MORAY_OK;
     }
@@ -557,7 +558,7 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
                 last_set(MORAY_WRONG_TYPE, "the object has %llu bytes, not %zu; it was made by %s",
                          (unsigned long long)bytes, size, what);
         } else if (size)
-            memcpy(value, data, size);
+            bytes_copy_small(value, data, size);
     }
     ref_done(ref, index, code == MORAY_TIMEOUT);
     leave();

@@ -232,7 +232,8 @@ void frame_pop(struct frame *frame)
         lane_drop(&me.lane, frame->holds[i].index);
     if (frame->holds != frame->few)
         free(frame->holds);
-    free(frame->story);
+    if (__builtin_expect(frame->story != NULL, 0))
+        free(frame->story);
     frame_top = frame->outer;
 }
 

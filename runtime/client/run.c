@@ -91,7 +91,7 @@ static bool inputs_find(uint32_t index, const struct moray_function *function,
     uint32_t bytes;
     const char *blob = lane_arguments(&me.lane, record, &bytes);
     const moray_ref *refs = (const moray_ref *)blob;
-    const char *values = blob + 16 * (uint32_t)__builtin_popcount(record->reference_mask);
+    const char *values = blob + 16 * record_reference_count(record);
 
     for (unsigned i = 0; i < function->parameter_count; i++) {
         if (!(record->reference_mask >> i & 1)) {
@@ -249,6 +249,10 @@ static void *results_room(const struct moray_function *function, char *room, voi
     uint32_t bytes = 0;
     char *at = room, *heap = NULL;
 
+    results[0] = room;
+    if (function->result_count == 0 ||
+        (function->result_count == 1 && function->results[0].size <= RESULT_ROOM))
+        return NULL;
     for (unsigned i = 0; i < function->result_count; i++)
         bytes += (function->results[i].size + 15) & ~15u;
     if (bytes > RESULT_ROOM)
@@ -315,7 +319,8 @@ void run_record(uint32_t index)
             end_failed(index, &running.frame);
         else
             end_well(index, function, results);
-        free(heap);
+        if (__builtin_expect(heap != NULL, 0))
+            free(heap);
     }
     lane_bump(&me.lane.self->ran);
     frame_pop(&running.frame);

@@ -67,6 +67,18 @@ static uint32_t take_for(uint32_t index, uint16_t runner)
     return other;
 }
 
+/* The usual case: it is queued still, and runs here and now. */
+static bool run_queued(uint32_t index)
+{
+    uint64_t life = record_life(lane_record(&me.lane, index));
+
+    if (!lane_may_take(&me.lane, index) || !lane_claim(&me.lane, index, life_generation(life)))
+        return false;
+    lane_unqueue(&me.lane, index);
+    run_claimed(index);
+    return true;
+}
+
 /* Runs one task on whose end that of `index` depends. False: there is none that we may run. */
 static bool run_towards(uint32_t index)
 {
@@ -243,13 +255,12 @@ static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enum moray_
     return *code == MORAY_OK && !life_ended(record_life(record)) && !should_end();
 }
 
-enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
+/* The long way: what it waits for is not here to be run, or has waits of its own. */
+static __attribute__((noinline)) enum moray_code wait_on(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
     enum moray_code code = MORAY_OK;
 
-    if (life_ended(record_life(record)))
-        return MORAY_OK;
     if (until_ns == LIMIT_NOW_NS) {
         if (me.role == ROLE_DRIVER)
             driver_polls(); /* its core is somebody else's until it sleeps */
@@ -275,4 +286,14 @@ enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
     if (should_end() && !life_ended(record_life(record)))
         code = last_set(MORAY_LOST, "the job is ending");
     return life_ended(record_life(record)) ? MORAY_OK : code;
+}
+
+enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
+{
+    struct record *record = lane_record(&me.lane, index);
+
+    if (life_ended(record_life(record)) ||
+        (until_ns == 0 && may_run_here() && run_queued(index) && life_ended(record_life(record))))
+        return MORAY_OK;
+    return wait_on(index, until_ns);
 }

@@ -52,7 +52,7 @@ void fabric_ending(struct fabric *fabric, uint32_t rank, const char *reason)
     if (peer->state != FABRIC_RANK_ALIVE)
         return;
     peer->state = FABRIC_RANK_ENDING;
-    snprintf(peer->reason, sizeof(peer->reason), "%s", reason);
+    snprintf(peer->reason, sizeof(peer->reason), "%.*s", (int)sizeof(peer->reason) - 1, reason);
     fabric->ending[fabric->ending_count++] = rank;
     fabric->reading_count -= peer->reading;
     peer->reading = false;

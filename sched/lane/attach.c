@@ -54,6 +54,7 @@ void lane_format(void *region, const struct arena_layout *layout,
     control->layout = *layout;
     control->rank = rank;
     control->slot_words = slot_words_of(options);
+    control->worker_words = 1;
     control->rows = layout->records + (uint64_t)layout->record_count * sizeof(struct record);
     control->magic = 0x3159415251304d00;
 }
@@ -100,6 +101,10 @@ enum moray_code lane_attach(struct lane *lane, void *region, uint16_t slot,
                 layout->cell_count / POOL_SLAB_ITEMS, &control->cells_claimed, slot, cell_settle,
                 lane);
     take_over_holds(lane);
+    uint32_t words = atomic_load(&control->worker_words);
+    while (kind == LANE_IS_WORKER && words <= slot / 64u &&
+           !atomic_compare_exchange_weak(&control->worker_words, &words, slot / 64u + 1))
+        ;
     atomic_store(&lane->self->kind, kind);
     atomic_store(&lane->self->freed, ~(uint64_t)0);
     lane_settle_freed(lane);

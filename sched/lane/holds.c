@@ -241,7 +241,7 @@ void tell_waiters(struct lane *lane, uint32_t index)
 
 static uint32_t inputs_of(const struct lane *lane, const struct record *record, uint32_t *inputs)
 {
-    uint32_t bytes, count = (uint32_t)__builtin_popcount(record->reference_mask);
+    uint32_t bytes, count = record_reference_count(record);
     const uint32_t *words = lane_arguments(lane, record, &bytes);
 
     assert(bytes >= count * 16);

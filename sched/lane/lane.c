@@ -226,7 +226,7 @@ static bool idle_take(struct lane *lane, uint32_t slot)
 
 void lane_rouse(struct lane *lane)
 {
-    uint32_t words = lane->control->slot_words;
+    uint32_t words = atomic_load_explicit(&lane->control->worker_words, memory_order_relaxed);
 
     for (uint32_t word = 0; word < words; word++)
         if (atomic_load_explicit(&lane->control->searching[word], memory_order_relaxed))

@@ -99,7 +99,9 @@ struct lane_control {
     struct arena_layout layout;
     uint32_t rank; /* owner of the records */
     uint32_t slot_words;
-    uint64_t rows; /* offset of the rows of bits for slots from LANE_DIRECT_SLOTS on */
+    _Atomic uint32_t
+        worker_words; /* of those, the first: they have all workers that there ever were */
+    uint64_t rows;    /* offset of the rows of bits for slots from LANE_DIRECT_SLOTS on */
     _Atomic uint32_t records_claimed, cells_claimed;
     /* bits a slot; set by its owner, cleared by who finds the queue empty several times */
     _Alignas(64) _Atomic uint64_t queues[LANE_SLOT_WORDS];

@@ -195,6 +195,11 @@ static inline uint16_t record_flags(const struct record *record)
     return atomic_load_explicit(&record->flags, memory_order_relaxed);
 }
 
+static inline uint32_t record_reference_count(const struct record *record)
+{
+    return record->reference_mask ? (uint32_t)__builtin_popcount(record->reference_mask) : 0;
+}
+
 /* A result without a block lies in the record: up to 8 bytes in the header, up to 48 at the end of the
  * arguments' line, where they leave room: they stay whole, for a further attempt needs them. */
 static inline bool record_value_fits(const struct record *record, uint64_t bytes)
