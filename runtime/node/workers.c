@@ -350,7 +350,10 @@ static void bury(uint16_t slot)
     state->use = SLOT_UNUSED;
     if (atomic_load(&agent.node->ending))
         return;
+    state->use =
+        SLOT_RESERVED; /* what is placed anew here may start a process, but not in this slot */
     general_process_died(slot);
+    state->use = SLOT_UNUSED;
     if (state->kind == LANE_IS_ACTOR)
         actors_process_died(slot, state->actor, state->status);
     else

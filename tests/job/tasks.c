@@ -339,6 +339,22 @@ static void a_death_fails_its_task_after_four_attempts(void)
     }
 }
 
+/* Each death frees a slot that the next process of these very tasks may take. */
+static void tasks_with_places_of_their_own_die_side_by_side(void)
+{
+    enum { TASKS = 8, LIVES = 6 };
+    moray_ref refs[TASKS];
+
+    for (int i = 0; i < TASKS; i++) {
+        word key = {""};
+        snprintf(key.text, sizeof(key.text), "side by side %d", i);
+        refs[i] = moray_call_with((.cores = 0.25, .on_rank = on_node(0), .attempts = MORAY_ENDLESS),
+                                  dies_until, key, SIGKILL, LIVES);
+    }
+    for (int i = 0; i < TASKS; i++)
+        DEMAND_SAME(moray_take_as(int32_t, refs[i]), LIVES);
+}
+
 static void a_task_lives_when_an_attempt_does(void)
 {
     moray_ref fourth = moray_call_with((.name = "only a name"), dies_until, say("41"), SIGKILL, 4);
@@ -652,6 +668,8 @@ static const struct law laws[] = {
     {"line 14: results are none, one or many", results_are_none_one_or_many, 10},
     {"line 15: a death fails its task after four attempts",
      a_death_fails_its_task_after_four_attempts, 30},
+    {"line 15: tasks with places of their own die side by side",
+     tasks_with_places_of_their_own_die_side_by_side, 30},
     {"line 15: a task lives when one of its attempts does (decision 41)",
      a_task_lives_when_an_attempt_does, 10},
     {"line 15: attempts are as many as asked", attempts_are_as_many_as_asked, 20},
