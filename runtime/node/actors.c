@@ -32,6 +32,7 @@ struct route {
     uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
     uint32_t lent;                     /* tasks that have it as an argument */
     bool told;                         /* the head thinks that we hold it */
+    bool ordered;                      /* rank 0 has sent it here to start */
     struct lane_mail *waiting;         /* calls in order, while its place is not known */
     uint32_t waiting_count, waiting_capacity;
 };
@@ -698,6 +699,8 @@ void actors_word(uint32_t kind, const void *bytes, uint32_t count)
     switch ((enum head_word)kind) {
     case NODE_ACTOR_START:
         start_here(&word, (const struct request_actor *)more, more_bytes);
+        route_of(word.id)->ordered = true;
+        tasks_expected(word.id);
         break;
     case NODE_ACTOR_FINISH:
         route = route_of(word.id);
@@ -716,6 +719,8 @@ void actors_word(uint32_t kind, const void *bytes, uint32_t count)
     case NODE_ACTOR_IS:
         if (more_bytes && more[more_bytes - 1] == '\0')
             is_now(&word, more);
+        if (word.detail == STATE_DEAD)
+            tasks_expected(word.id);
         break;
     default:
         break;
@@ -781,6 +786,12 @@ struct node_actor *actors_here(uint64_t id, uint32_t *route_index)
 
     *route_index = (uint32_t)(route - agent.routes);
     return route->entry ? entry_of(route->entry - 1) : NULL;
+}
+
+bool actors_expected(uint64_t id)
+{
+    const struct route *route = route_of(id);
+    return !route->ordered && route->state != STATE_DEAD;
 }
 
 enum moray_code actors_gone(uint64_t id, const char **story)

@@ -76,6 +76,10 @@ void remote_word(uint32_t rank, uint32_t kind, const void *bytes, uint32_t count
 struct node_actor *actors_here(uint64_t id, uint32_t *route);
 /** Why an actor takes no calls here: the code and the story for them. */
 enum moray_code actors_gone(uint64_t id, const char **story);
+/** Whether the actor may still be to start here: neither did rank 0 order it yet, nor say that it is dead. */
+bool actors_expected(uint64_t id);
+/** It is no longer expected: the calls that wait for that are taken (remote_tasks.c). */
+void tasks_expected(uint64_t actor);
 uint32_t actors_route(uint64_t id);
 void _exit_job(int status) __attribute__((noreturn));
 struct local_lane;

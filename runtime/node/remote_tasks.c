@@ -90,8 +90,11 @@ static void submitter_drop(uint32_t taken)
     submitter_free = taken - 1;
 }
 
+static void early_drop(void);
+
 void tasks_end(void)
 {
+    early_drop();
     map_clear(&submitter_numbers);
     free(submitters);
     submitters = NULL;
@@ -284,6 +287,56 @@ static struct node_actor *actor_of(const struct item_task *task)
     return entry && atomic_load(&entry->ready) != ACTOR_GONE ? entry : NULL;
 }
 
+/* Calls that were here before rank 0's order to start their actor: a caller that was told where it is
+ * may be faster. They wait for the order, or for the word that there will be none. */
+static struct early {
+    struct early *next;
+    uint64_t actor;
+    uint32_t rank;
+    size_t count;
+    _Alignas(8) char bytes[];
+} * early_first;
+
+static void early_keep(uint32_t rank, const struct item_task *task, size_t count)
+{
+    struct early **at = &early_first, *early = malloc(sizeof(*early) + count);
+
+    if (!early)
+        abort();
+    early->next = NULL;
+    early->actor = task->actor;
+    early->rank = rank;
+    early->count = count;
+    memcpy(early->bytes, task, count);
+    while (*at)
+        at = &(*at)->next;
+    *at = early;
+}
+
+static void early_drop(void)
+{
+    while (early_first) {
+        struct early *early = early_first;
+        early_first = early->next;
+        free(early);
+    }
+}
+
+void tasks_expected(uint64_t actor)
+{
+    for (struct early **at = &early_first; *at;) {
+        struct early *early = *at;
+        if (early->actor != actor) {
+            at = &early->next;
+            continue;
+        }
+        *at = early->next;
+        struct bytes_reader in = bytes_read(early->bytes, early->count);
+        tasks_take_task(early->rank, ITEM_CALL, &in);
+        free(early);
+    }
+}
+
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
 {
     const struct item_task *task = bytes_take(in, sizeof(*task));
@@ -299,6 +352,10 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     }
     if (kind == ITEM_CALL && !(actor = actor_of(task))) {
         const char *story;
+        if (actors_expected(task->actor)) {
+            early_keep(rank, task, (size_t)((const char *)in->end - (const char *)task));
+            return;
+        }
         enum moray_code code = actors_gone(task->actor, &story);
         answer_failed(rank, task, code, story);
         return;
