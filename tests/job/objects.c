@@ -1085,7 +1085,7 @@ static const struct law laws[] = {
     {"line 9: wait moves data only when asked", wait_moves_data_only_when_asked, 20},
     {"line 9: wait fetches what is still to be made", wait_fetches_what_is_still_to_be_made, 20},
     {"line 10: what does not fit is refused, and nothing is lost",
-     what_does_not_fit_is_refused_and_nothing_lost, 20},
+     what_does_not_fit_is_refused_and_nothing_lost, 60},
     {"line 10: a result that does not fit is an error at once",
      results_that_do_not_fit_are_an_error_at_once, 10},
     {"line 11: large values are read in place, small ones take no block",
