@@ -101,9 +101,9 @@ static enum moray_code arguments_find(const struct moray_function *function,
 }
 
 /* Resolves references and adds the blob up. `inputs` gets the records of the references. */
-enum moray_code arguments_check(const struct moray_function *function,
-                                const struct moray_argument *arguments, unsigned count,
-                                uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
+ON_TRIP enum moray_code arguments_check(const struct moray_function *function,
+                                        const struct moray_argument *arguments, unsigned count,
+                                        uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
 {
     enum moray_code code = arguments_find(function, arguments, count, inputs, mask, bytes);
 
@@ -114,8 +114,9 @@ enum moray_code arguments_check(const struct moray_function *function,
     return code;
 }
 
-void arguments_pack(const struct moray_function *function, const struct moray_argument *arguments,
-                    unsigned count, const uint32_t *inputs, uint16_t mask, char *blob)
+ON_TRIP void arguments_pack(const struct moray_function *function,
+                            const struct moray_argument *arguments, unsigned count,
+                            const uint32_t *inputs, uint16_t mask, char *blob)
 {
     moray_ref *refs = (moray_ref *)blob;
 
@@ -156,8 +157,8 @@ static enum moray_code need_check(uint32_t cores, uint64_t memory, int32_t on_ra
     return code;
 }
 
-static enum moray_code options_check(const struct moray_task_options *options,
-                                     struct record_long *out, bool *general)
+OFF_TRIP static enum moray_code options_check(const struct moray_task_options *options,
+                                              struct record_long *out, bool *general)
 {
     enum moray_code code;
 
@@ -258,7 +259,7 @@ static char *making_room(struct making *making, uint32_t call_bytes, struct reco
 }
 
 /* Further results are objects of their own, ended together with the task. */
-static enum moray_code making_extras(struct making *making)
+OFF_TRIP static enum moray_code making_extras(struct making *making)
 {
     for (unsigned i = 1; i < making->function->result_count; i++) {
         uint32_t extra = lane_make(&me.lane, RECORD_OBJECT);
@@ -289,7 +290,8 @@ static uint8_t attempts_of(const struct making *making, bool method)
 }
 
 /* Everything up to the submission. */
-static enum moray_code make(struct making *making, enum record_kind kind, struct record_call **call)
+ON_TRIP static enum moray_code make(struct making *making, enum record_kind kind,
+                                    struct record_call **call)
 {
     enum moray_code code;
     struct record *record;
@@ -362,7 +364,7 @@ static enum moray_code make(struct making *making, enum record_kind kind, struct
 }
 
 /* The references to the results, each with a hold for the caller. */
-static moray_ref results_give(const struct making *making, moray_ref *results)
+ON_TRIP static moray_ref results_give(const struct making *making, moray_ref *results)
 {
     const struct moray_function *function = making->function;
     moray_ref first =
@@ -449,13 +451,16 @@ static void wake_parked(uint32_t parked)
     lane_wake(&me.lane, (uint16_t)parked);
 }
 
-moray_ref moray_submit(const struct moray_function *function, const struct moray_site *site,
-                       const struct moray_task_options *options,
-                       const struct moray_argument *arguments, unsigned count, moray_ref *results)
+ON_TRIP moray_ref moray_submit(const struct moray_function *function, const struct moray_site *site,
+                               const struct moray_task_options *options,
+                               const struct moray_argument *arguments, unsigned count,
+                               moray_ref *results)
 {
     struct making making;
     moray_ref ref = {0, 0, 0, 0};
 
+    if (__builtin_expect(atomic_load_explicit(&me.cold, memory_order_relaxed), 0))
+        driver_warms(function);
     if (enter() != MORAY_OK)
         return ref;
     making.function = function;

@@ -33,7 +33,7 @@ static uint64_t mine(void)
     return me.slot + 1u;
 }
 
-bool core_has(void)
+ON_TRIP bool core_has(void)
 {
     return me.token >= 0 && (uint32_t)me.token < lane_cores() &&
            atomic_load_explicit(&me.node->tokens[me.token], memory_order_relaxed) == mine();
@@ -47,7 +47,7 @@ bool core_is_free(void)
     return false;
 }
 
-bool core_is_wanted(void)
+ON_TRIP bool core_is_wanted(void)
 {
     for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
         if (atomic_load(&me.node->wanting[word]))
@@ -180,7 +180,7 @@ static void general_return(bool late)
     }
 }
 
-void core_leave(void)
+ON_TRIP void core_leave(void)
 {
     bool at_hand = false;
 
@@ -203,7 +203,7 @@ void core_leave(void)
         lane_wake(&me.lane, LANE_AGENT);
 }
 
-void core_return(bool late)
+ON_TRIP void core_return(bool late)
 {
     if (!thread_owner)
         return;

@@ -1,5 +1,3 @@
-#include <sched.h>
-
 #include "client/process.h"
 
 /*
@@ -21,20 +19,35 @@
  * Cost: nothing on the way of a task; a clock and a few lines of the slots where all sleep.
  */
 
+/* In ticks of the processor's clock, 2 to 4 a nanosecond: the kernel's lies on pages of its own. */
 enum {
-    AT_ONCE_NS = 50000, /* from a submit to the wait for it */
-    COMPUTES_NS = 1000000,
-    AWAY_NS = 50000, /* of user code between two waits */
+    AT_ONCE_TICKS = 150000,   /* from a submit to the wait for it: some 50 us */
+    COMPUTES_TICKS = 3000000, /* it did something else meanwhile: some ms */
+    AWAY_TICKS = 150000,      /* of user code between two waits */
     TRUST_MAX = 8,
     TRUST_LENDS = 2,
 };
 
 static struct {
-    uint64_t submitted_ns; /* it has not waited since; 0: it has */
-    uint64_t returned_ns;  /* from its last sleep */
+    uint64_t submitted; /* when; it has not waited since; 0: it has */
+    uint64_t returned;  /* from its last sleep */
     uint32_t trust;
     uint16_t lent; /* the worker that was woken on its core for that submit; 0: none */
 } lately;
+
+static uint64_t ticks(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+
+/* The hardware thread that this is; the kernel has it in the clock's other word for sched_getcpu(). */
+static int32_t cpu_here(void)
+{
+    unsigned word;
+
+    (void)__builtin_ia32_rdtscp(&word);
+    return (int32_t)(word & 0xfff);
+}
 
 static bool sleeps(uint32_t slot)
 {
@@ -67,20 +80,47 @@ static void change_places(uint32_t parked, uint16_t idle)
     lane_bit_set(control->idle, parked);
 }
 
-void driver_submits(uint32_t parked)
+/* What all that follow need, asked for at once instead of missed one by one. */
+static void fetch_shared(const struct lane_slot *other)
 {
-    int32_t cpu = sched_getcpu();
-    uint64_t now = now_ns();
+    struct lane_control *control = me.lane.control;
+
+    trip_fetch(&me, &me + 1);
+    trip_fetch(me.lane.self, me.lane.self->node);
+    trip_fetch(me.node, me.node->host);
+    trip_fetch(control, control->node);
+    if (other)
+        trip_fetch(other, other->node);
+    trip_fetch_pages();
+}
+
+ON_TRIP void driver_warms(const struct moray_function *function)
+{
+    atomic_store_explicit(&me.cold, false, memory_order_relaxed);
+    trip_fetch(function, function + 1);
+    fetch_shared(NULL);
+}
+
+ON_TRIP void driver_lent_warms(void)
+{
+    if (atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) == me.slot)
+        fetch_shared(&me.lane.slots[SLOT_DRIVER]);
+}
+
+ON_TRIP void driver_submits(uint32_t parked)
+{
+    int32_t cpu = cpu_here();
+    uint64_t now = ticks();
     bool parked_here = atomic_load(&me.lane.slots[parked].cpu) == cpu;
     uint16_t here = parked_here ? (uint16_t)parked : idle_worker(cpu, false), other;
 
-    if (lately.submitted_ns && lately.trust)
+    if (lately.submitted && lately.trust)
         lately.trust--;
-    lately.submitted_ns = now;
+    lately.submitted = now;
     lately.lent = me.lane.rouse_first = 0;
     if (!here || !sleeps(parked))
         return;
-    if (lately.trust < TRUST_LENDS || now - lately.returned_ns < AWAY_NS) {
+    if (lately.trust < TRUST_LENDS || now - lately.returned < AWAY_TICKS) {
         if (!parked_here)
             change_places(parked, here);
         return;
@@ -92,6 +132,7 @@ void driver_submits(uint32_t parked)
     }
     lately.lent = me.lane.rouse_first = here;
     atomic_store(&me.node->lent_slot, here);
+    trip_fetch(&me.lane.slots[here], me.lane.slots[here].node);
 }
 
 uint32_t driver_submits_more(uint32_t parked)
@@ -105,16 +146,16 @@ uint32_t driver_submits_more(uint32_t parked)
     return parked;
 }
 
-bool driver_waits(void)
+ON_TRIP bool driver_waits(void)
 {
-    if (!lately.submitted_ns)
+    if (!lately.submitted)
         return false;
-    uint64_t after_ns = now_ns() - lately.submitted_ns;
-    if (after_ns < AT_ONCE_NS)
+    uint64_t after = ticks() - lately.submitted;
+    if (after < AT_ONCE_TICKS)
         lately.trust = lately.trust ? TRUST_MAX : 1;
     else /* a little late it is when something else took its core */
-        lately.trust = after_ns < COMPUTES_NS ? lately.trust / 2 : 0;
-    lately.submitted_ns = 0;
+        lately.trust = after < COMPUTES_TICKS ? lately.trust / 2 : 0;
+    lately.submitted = 0;
     return lately.lent != 0;
 }
 
@@ -135,7 +176,7 @@ static bool work_is_left(void)
     return lane_has_work(&me.lane);
 }
 
-void driver_sleeps(void)
+ON_TRIP void driver_sleeps(void)
 {
     uint32_t parked = atomic_load(&me.node->parked_slot);
 
@@ -153,14 +194,15 @@ void driver_sleeps(void)
     }
 }
 
-void driver_returns(void)
+ON_TRIP void driver_returns(void)
 {
     uint32_t parked = atomic_load(&me.node->parked_slot);
 
     if (!parked)
         return;
     lately.lent = 0;
-    lately.returned_ns = now_ns();
+    atomic_store_explicit(&me.cold, lately.trust >= TRUST_LENDS, memory_order_relaxed);
+    lately.returned = ticks();
     atomic_store(&me.node->driver_busy, 1);
     if (lane_bit(me.lane.control->idle, parked)) {
         lane_bit_clear(me.lane.control->idle, parked);

@@ -85,7 +85,7 @@ uint32_t room_find(uint64_t bytes, uint32_t index)
     return place;
 }
 
-enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
+ON_TRIP enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes)
 {
     struct record *record = lane_record(&me.lane, index);
 
@@ -477,7 +477,8 @@ static enum moray_code fetch(uint32_t index, uint64_t until_ns)
     return code;
 }
 
-enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data, uint64_t *bytes)
+ON_TRIP enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data,
+                                     uint64_t *bytes)
 {
     struct record *record = lane_record(&me.lane, index);
     uint16_t flags = atomic_load_explicit(&record->flags, memory_order_acquire);
@@ -519,8 +520,8 @@ static enum moray_code outcome(uint32_t index, uint64_t until_ns, const void **d
 }
 
 /* Waits for the end of a record, and for its bytes, within one limit. */
-static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, const void **data,
-                                    uint64_t *bytes)
+ON_TRIP static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, const void **data,
+                                            uint64_t *bytes)
 {
     const struct record *record = lane_record(&me.lane, index);
     uint64_t until_ns = 0;
@@ -535,7 +536,7 @@ static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, const void
     return code == MORAY_OK ? outcome(index, until_ns, data, bytes) : code;
 }
 
-enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t limit_ms)
+ON_TRIP enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t limit_ms)
 {
     enum moray_code code = enter();
     uint32_t index;
@@ -557,8 +558,12 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
             code =
                 last_set(MORAY_WRONG_TYPE, "the object has %llu bytes, not %zu; it was made by %s",
                          (unsigned long long)bytes, size, what);
-        } else if (size)
+        } else if (size) {
+            struct record *record = lane_record(&me.lane, index);
+            if (!(record_flags(record) & (RECORD_RESULT_SHARED | RECORD_RESULT_BLOCK)))
+                data = record_value(record, bytes); /* on a page that is in use already */
             bytes_copy_small(value, data, size);
+        }
     }
     ref_done(ref, index, code == MORAY_TIMEOUT);
     leave();
@@ -830,11 +835,10 @@ enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, mor
 
 /* ---- Holds ---- */
 
-enum moray_code moray_release(moray_ref ref)
+ON_TRIP enum moray_code moray_release(moray_ref ref)
 {
     enum moray_code code = enter();
     uint32_t index, held;
-
     if (code != MORAY_OK)
         return code;
     code = ref_find(ref, &index);

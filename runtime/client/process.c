@@ -23,7 +23,7 @@ _Thread_local struct frame *frame_top;
 _Thread_local bool thread_inside, thread_owner;
 static _Thread_local struct moray_error last;
 
-uint64_t now_ns(void)
+ON_TRIP uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -140,7 +140,7 @@ uint32_t submitter_next(void)
     return next;
 }
 
-void frame_push(struct frame *frame, uint32_t record)
+ON_TRIP void frame_push(struct frame *frame, uint32_t record)
 {
     frame->outer = frame_top;
     frame->record = record;
@@ -199,7 +199,7 @@ static void frame_compact(struct frame *frame)
     frame->hold_count = out;
 }
 
-void frame_note(uint32_t index, uint32_t generation, bool gone)
+ON_TRIP void frame_note(uint32_t index, uint32_t generation, bool gone)
 {
     struct frame *frame = frame_top;
 
@@ -223,7 +223,7 @@ void frame_note(uint32_t index, uint32_t generation, bool gone)
     frame->holds[frame->hold_count++] = (struct hold){index | (gone ? HOLD_GONE : 0), generation};
 }
 
-void frame_pop(struct frame *frame)
+ON_TRIP void frame_pop(struct frame *frame)
 {
     assert(frame_top == frame);
     if (frame->hold_count)
@@ -308,7 +308,7 @@ void far_forget(void)
     kept_capacity = 0;
 }
 
-enum moray_code ref_find(moray_ref ref, uint32_t *index)
+ON_TRIP enum moray_code ref_find(moray_ref ref, uint32_t *index)
 {
     if (__builtin_expect(ref.owner == 0, 0)) {
         if (last.code == MORAY_OK)
@@ -342,7 +342,21 @@ void hold_take(uint32_t index)
 
 /* ---- Sleeping and waking ---- */
 
-void process_wake(void *context, uint16_t slot)
+/* syscall(2), here and not on a page of the C library, without errno. */
+static inline long futex(const _Atomic uint32_t *word, int operation, uint32_t value,
+                         const struct timespec *limit)
+{
+    register const struct timespec *fourth __asm__("r10") = limit;
+    long result;
+
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(SYS_futex), "D"(word), "S"(operation), "d"(value), "r"(fourth)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+ON_TRIP void process_wake(void *context, uint16_t slot)
 {
     (void)context;
     if (slot == LANE_AGENT) {
@@ -351,16 +365,17 @@ void process_wake(void *context, uint16_t slot)
             return; /* the agent looks again within a second */
         return;
     }
-    syscall(SYS_futex, &me.lane.slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    (void)futex(&me.lane.slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL);
 }
 
-bool process_sleep(uint32_t seen, uint64_t until_ns)
+ON_TRIP bool process_sleep(uint32_t seen, uint64_t until_ns)
 {
-    uint64_t now = now_ns(), longest = (uint64_t)SLEEP_RESCUE_MS * 1000000;
+    uint64_t longest = (uint64_t)SLEEP_RESCUE_MS * 1000000;
     struct timespec limit;
     bool whole = true;
 
     if (until_ns) {
+        uint64_t now = now_ns();
         if (until_ns <= now)
             return false;
         if (until_ns - now < longest) {
@@ -370,8 +385,7 @@ bool process_sleep(uint32_t seen, uint64_t until_ns)
     }
     limit.tv_sec = (time_t)(longest / 1000000000);
     limit.tv_nsec = (long)(longest % 1000000000);
-    return syscall(SYS_futex, &me.lane.self->wake, FUTEX_WAIT, seen, &limit, NULL, 0) != 0 &&
-           errno == ETIMEDOUT && whole;
+    return futex(&me.lane.self->wake, FUTEX_WAIT, seen, &limit) == -ETIMEDOUT && whole;
 }
 
 /* Whoever ends what is waited for writes that first and wakes then: it may stand between the two. */
@@ -390,5 +404,5 @@ void rescue_count(uint32_t seen, const char *found)
 
 void process_wake_in(struct lane *lane, uint16_t slot)
 {
-    syscall(SYS_futex, &lane->slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    (void)futex(&lane->slots[slot].wake, FUTEX_WAKE, INT_MAX, NULL);
 }

@@ -18,14 +18,16 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/trip.h"
 #include "sched/lane/lane.h"
 
-enum { NODE_CORES_MAX = 192, SETUPS_MAX = 64, FRAME_FEW = 8 };
+enum { NODE_CORES_MAX = 192, SETUPS_MAX = 64, FRAME_FEW = 8, SLOT_DRIVER = 1 };
 
 enum process_role { ROLE_NONE, ROLE_DRIVER, ROLE_WORKER, ROLE_ACTOR, ROLE_ENDED };
 
 /** What the lane's control block has for the node (lane_control.node). */
 struct node_shared {
+    _Atomic uint32_t setup_count;  /* moray_setup calls so far */
     _Atomic uint32_t driver_busy;  /* the driver runs user code on a core */
     _Atomic uint32_t parked_slot;  /* worker that gives its core to the driver; 0: none */
     _Atomic uint32_t parked_deep;  /* that slot, if it sleeps long: see sleeper_due() */
@@ -41,7 +43,6 @@ struct node_shared {
     int agent_doorbell;                /* eventfd, inherited by all processes of this rank */
     uint64_t store_bytes;
     char host[64];
-    _Atomic uint32_t setup_count; /* moray_setup calls so far */
     struct {
         uint64_t function; /* address: the same in all processes of a rank */
         uint32_t record, generation;
@@ -79,6 +80,7 @@ struct frame {
 
 struct process {
     enum process_role role;
+    _Atomic bool cold; /* the driver: what the next submit needs may be in no cache (driver.c) */
     struct lane lane;
     struct node_shared *node;
     uint32_t owner;  /* rank + 1 of the arena */
@@ -245,6 +247,9 @@ bool driver_waits(void);
 void driver_sleeps(void);
 void driver_returns(void);
 void driver_polls(void);
+/** Where what a trip needs is in no cache: before a submit, and after a lent worker's sleep. */
+void driver_warms(const struct moray_function *function);
+void driver_lent_warms(void);
 /** After tasks may have become ready in a process that runs none of them: the parked worker, which sleeps
  *  long, is woken if there is work and nobody else to take it. Any process. */
 void parked_rouse(struct lane *lane, struct node_shared *node);

@@ -288,7 +288,7 @@ static void body(struct running *running, const struct moray_function *function,
         function->run(me.self, inputs->arguments, results);
 }
 
-void run_record(uint32_t index)
+ON_TRIP void run_record(uint32_t index)
 {
     struct record *record = lane_record(&me.lane, index);
     const struct moray_function *function;
@@ -298,7 +298,6 @@ void run_record(uint32_t index)
     void *results[MORAY_PARAMETERS_MAX + 1], *heap = NULL;
     uint32_t top = atomic_load_explicit(&me.lane.self->top, memory_order_relaxed);
     bool used_up = false;
-
     if (enter() != MORAY_OK)
         return;
     assert(record->function < function_count);

@@ -80,7 +80,7 @@ static bool run_queued(uint32_t index)
 }
 
 /* Runs one task on whose end that of `index` depends. False: there is none that we may run. */
-static bool run_towards(uint32_t index)
+OFF_TRIP static bool run_towards(uint32_t index)
 {
     static uint32_t *path;
     static uint32_t capacity;
@@ -141,7 +141,7 @@ static bool run_towards(uint32_t index)
     }
 }
 
-enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
+ON_TRIP enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
 {
     *until_ns = 0;
     if (limit_ms == 0)
@@ -161,7 +161,7 @@ enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
     return MORAY_OK;
 }
 
-bool spin_allowed(void)
+ON_TRIP bool spin_allowed(void)
 {
     uint32_t awake = 0, end = me.node->slot_first_actor;
 
@@ -176,7 +176,7 @@ bool spin_allowed(void)
     return awake <= me.node->core_count;
 }
 
-static bool spin_for(uint32_t index)
+OFF_TRIP static bool spin_for(uint32_t index)
 {
     struct record *record = lane_record(&me.lane, index);
     uint64_t until;
@@ -195,7 +195,7 @@ static bool spin_for(uint32_t index)
 }
 
 /* Most requests are answered in microseconds: the core is kept so long. */
-static bool answered_soon(struct record *record)
+OFF_TRIP static bool answered_soon(struct record *record)
 {
     uint32_t seen = atomic_load(&me.lane.self->wake);
 
@@ -206,7 +206,7 @@ static bool answered_soon(struct record *record)
     return life_ended(record_life(record));
 }
 
-enum moray_code record_wait(uint32_t index, int64_t limit_ms)
+ON_TRIP enum moray_code record_wait(uint32_t index, int64_t limit_ms)
 {
     uint64_t until_ns;
     enum moray_code code;
@@ -219,7 +219,7 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms)
 
 /* Sleeps, without a core, for the end of a record. Returns whether it has a core again, to run a task
  * that the end depends on. */
-static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enum moray_code *code)
+ON_TRIP static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enum moray_code *code)
 {
     struct record *record = lane_record(&me.lane, index);
     bool alone = false, woken = false;
@@ -256,7 +256,7 @@ static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enum moray_
 }
 
 /* The long way: what it waits for is not here to be run, or has waits of its own. */
-static __attribute__((noinline)) enum moray_code wait_on(uint32_t index, uint64_t until_ns)
+ON_TRIP OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
     enum moray_code code = MORAY_OK;
@@ -288,7 +288,7 @@ static __attribute__((noinline)) enum moray_code wait_on(uint32_t index, uint64_
     return life_ended(record_life(record)) ? MORAY_OK : code;
 }
 
-enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
+ON_TRIP enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
 

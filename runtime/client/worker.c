@@ -39,7 +39,7 @@ void run_exit_hooks(void)
         exit_hooks[--exit_hook_count]();
 }
 
-bool should_end(void)
+ON_TRIP bool should_end(void)
 {
     return atomic_load_explicit(&me.node->ending, memory_order_relaxed) != 0;
 }
@@ -50,7 +50,7 @@ _Noreturn void process_leave(void)
     process_end(0);
 }
 
-void run_setups(void)
+ON_TRIP void run_setups(void)
 {
     uint32_t count = atomic_load_explicit(&me.node->setup_count, memory_order_acquire);
 
@@ -90,7 +90,7 @@ static void take_mail(void *context, const struct lane_mail *mail)
 }
 
 /* A task that the agent gave to this process: its cores are the agent's to account for. */
-static bool run_mail(void)
+OFF_TRIP static bool run_mail(void)
 {
     bool any = false;
 
@@ -137,7 +137,7 @@ static uint64_t heads_sum(void)
 
 /* Sleeps while the driver computes. Returns true when it must take a task all the same: work lies
  * there and hardly moves. */
-static bool park(void)
+OFF_TRIP static bool park(void)
 {
     struct lane_slot *self = me.lane.self;
     bool must = false;
@@ -174,7 +174,7 @@ static bool mail_waits(void)
 }
 
 /* Polls for a while where cores are free. */
-static bool look_round(void)
+OFF_TRIP static bool look_round(void)
 {
     uint64_t until;
 
@@ -194,7 +194,7 @@ static bool look_round(void)
 }
 
 /* There is work that this one does not take, or more than it can take: another one is woken. */
-static void pass_on(void)
+ON_TRIP static void pass_on(void)
 {
     if (enter() != MORAY_OK)
         return;
@@ -233,18 +233,21 @@ static void rest(void)
     else if (!(can && lane_has_work(&me.lane)) && !mail_waits() && !should_end() && !is_parked()) {
         lane_bump(&self->sleeps);
         uint64_t heads = heads_sum();
-        if (process_sleep(seen, 0) && lane_has_work(&me.lane) && may_take() && core_has() &&
-            !parks && !is_parked() && heads == heads_sum())
+        bool whole = process_sleep(seen, 0);
+        driver_lent_warms();
+        if (whole && lane_has_work(&me.lane) && may_take() && core_has() && !parks &&
+            !is_parked() && heads == heads_sum())
             rescue_count(seen, "there is work that nobody takes");
     }
     sleep_end(); /* before the bits: cores.c, left_coreless() */
     lane_bit_clear(control->idle, me.slot);
-    lane_bit_clear(me.node->coreless, me.slot);
+    if (lane_bit(me.node->coreless, me.slot))
+        lane_bit_clear(me.node->coreless, me.slot);
     if (atomic_load(&self->wake) == seen && process_is_orphan())
         process_end(1);
 }
 
-void worker_main(int worker_index, bool spare)
+ON_TRIP void worker_main(int worker_index, bool spare)
 {
     bool rested = false;
 

@@ -319,7 +319,7 @@ static void driver_begin(void)
     me.rank = agent.rank;
     me.rank_count = agent.rank_count;
     me.alone = agent.rank_count == 1;
-    me.slot = 1;
+    me.slot = SLOT_DRIVER;
     struct lane_control *control = window_rw(me.window, 0);
     me.node = (struct node_shared *)control->node;
     (void)!lane_attach(&me.lane, control, 1, LANE_IS_DRIVER, process_wake, NULL);

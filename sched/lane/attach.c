@@ -136,7 +136,7 @@ static char *blob(const struct lane *lane, const struct record *record, uint32_t
     return (char *)record->arguments;
 }
 
-void *lane_arguments(const struct lane *lane, const struct record *record, uint32_t *bytes)
+ON_TRIP void *lane_arguments(const struct lane *lane, const struct record *record, uint32_t *bytes)
 {
     char *at = blob(lane, record, bytes);
     uint32_t before = 0;

@@ -185,7 +185,7 @@ bool tell_claim(struct lane *lane, uint32_t index, uint32_t generation)
     return true;
 }
 
-void tell_edges(struct lane *lane, uint32_t index)
+ON_TRIP void tell_edges(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint32_t generation = life_generation(record_life(record)), first;

@@ -34,7 +34,7 @@ bool lane_unheld(const struct lane *lane, const struct record *record)
     return holders_empty(lane, record);
 }
 
-bool holders_empty(const struct lane *lane, const struct record *record)
+ON_TRIP bool holders_empty(const struct lane *lane, const struct record *record)
 {
     uint64_t bits = atomic_load_explicit(&record->holders, memory_order_seq_cst);
 
@@ -99,7 +99,7 @@ static void held_grow(struct lane *lane)
     free(old_count);
 }
 
-uint32_t lane_held(const struct lane *lane, uint32_t index)
+ON_TRIP uint32_t lane_held(const struct lane *lane, uint32_t index)
 {
     if (lane_home(lane, index) == lane->slot)
         return atomic_load_explicit(&lane_record(lane, index)->home_count, memory_order_relaxed);
@@ -171,7 +171,7 @@ static void drop_foreign(struct lane *lane, uint32_t index)
         home_tell(lane, index);
 }
 
-void lane_drop(struct lane *lane, uint32_t index)
+ON_TRIP void lane_drop(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life;
@@ -200,7 +200,7 @@ void lane_drop(struct lane *lane, uint32_t index)
         pool_give(&lane->record_pool, index);
 }
 
-bool lane_await(struct lane *lane, uint32_t index)
+ON_TRIP bool lane_await(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
 
@@ -219,7 +219,7 @@ static void wake_row(struct lane *lane, uint32_t index)
             lane_wake(lane, (uint16_t)(word * 64 + (uint32_t)__builtin_ctzll(bits)));
 }
 
-void tell_waiters(struct lane *lane, uint32_t index)
+ON_TRIP void tell_waiters(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint64_t bits = atomic_load_explicit(&record->waiters, memory_order_seq_cst);
@@ -295,8 +295,8 @@ static void free_by_agent(struct lane *lane, uint32_t index, uint32_t generation
 
 /* True: it is free now, and the caller's to give back. Its inputs are added to `dropped`: to drop one
  * may free that one too, and so on down a long chain: hence the list instead of a recursion. */
-static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
-                       uint32_t *dropped_count)
+ON_TRIP static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
+                               uint32_t *dropped_count)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life = atomic_load_explicit(&record->life, memory_order_seq_cst);
@@ -333,7 +333,7 @@ static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
     return release(lane, index);
 }
 
-bool record_settle(void *context, uint32_t index)
+ON_TRIP bool record_settle(void *context, uint32_t index)
 {
     struct lane *lane = context;
     uint32_t few[256], *dropped = few, count = 0, capacity = 256;

@@ -10,7 +10,7 @@ enum { DESCENT_MAX = 64, EMPTY_LOOKS = 64 };
 
 /* ---- Running ---- */
 
-bool lane_claim(struct lane *lane, uint32_t index, uint32_t generation)
+ON_TRIP bool lane_claim(struct lane *lane, uint32_t index, uint32_t generation)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
@@ -59,7 +59,7 @@ static bool owner_pops(const struct lane *lane, uint16_t slot)
     return atomic_load_explicit(&lane->slots[slot].kind, memory_order_relaxed) == LANE_IS_WORKER;
 }
 
-uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
+ON_TRIP uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
 {
     uint64_t entries[LANE_STEAL_MAX];
     bool empty;
@@ -91,7 +91,7 @@ uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
     }
 }
 
-uint32_t lane_next(struct lane *lane)
+ON_TRIP uint32_t lane_next(struct lane *lane)
 {
     uint64_t entry;
     uint32_t words = lane->control->slot_words;
@@ -186,7 +186,7 @@ void lane_unqueue(struct lane *lane, uint32_t index)
     }
 }
 
-bool lane_has_work(const struct lane *lane)
+ON_TRIP bool lane_has_work(const struct lane *lane)
 {
     for (uint32_t word = 0; word < lane->control->slot_words; word++) {
         uint64_t bits = atomic_load_explicit(&lane->control->queues[word], memory_order_seq_cst);
@@ -203,7 +203,7 @@ bool lane_has_work(const struct lane *lane)
 
 /* ---- Waking ---- */
 
-void lane_wake(struct lane *lane, uint16_t slot)
+ON_TRIP void lane_wake(struct lane *lane, uint16_t slot)
 {
     struct lane_slot *sleeper = &lane->slots[slot];
 
@@ -224,7 +224,7 @@ static bool idle_take(struct lane *lane, uint32_t slot)
            bit;
 }
 
-void lane_rouse(struct lane *lane)
+ON_TRIP void lane_rouse(struct lane *lane)
 {
     uint32_t words = atomic_load_explicit(&lane->control->worker_words, memory_order_relaxed);
 
@@ -270,7 +270,7 @@ void lane_push_hint(struct lane *lane, uint32_t index)
 
 /* ---- Making and submitting ---- */
 
-uint32_t lane_make(struct lane *lane, enum record_kind kind)
+ON_TRIP uint32_t lane_make(struct lane *lane, enum record_kind kind)
 {
     uint32_t index = pool_take(&lane->record_pool);
     struct record *record;
@@ -346,7 +346,7 @@ enum moray_code lane_depends(struct lane *lane, uint32_t index, uint32_t input, 
 }
 
 /* MAKING -> WAITING, or QUEUED where nothing is waited for; returns which. */
-static enum record_state leave_making(struct record *record)
+ON_TRIP static enum record_state leave_making(struct record *record)
 {
     uint64_t life = atomic_load_explicit(&record->life, memory_order_acquire), next;
 
@@ -369,7 +369,7 @@ static enum record_state leave_making(struct record *record)
     return life_state(next);
 }
 
-enum moray_code lane_submit(struct lane *lane, uint32_t index)
+ON_TRIP enum moray_code lane_submit(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint16_t flags = record_flags(record);
@@ -435,7 +435,7 @@ void lane_publish(struct lane *lane, uint32_t index, enum record_state state)
 #define FINISH_ORDER memory_order_seq_cst
 #endif
 
-void lane_finish(struct lane *lane, uint32_t index, enum record_state state)
+ON_TRIP void lane_finish(struct lane *lane, uint32_t index, enum record_state state)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life = atomic_load_explicit(&record->life, memory_order_relaxed), next;
@@ -498,7 +498,7 @@ bool lane_cancel(struct lane *lane, uint32_t index, uint32_t generation,
     return false;
 }
 
-struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
+ON_TRIP struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
 {
     struct record *record;
     uint64_t life;

@@ -103,7 +103,7 @@ static bool claim(struct pool *pool)
     return false;
 }
 
-uint32_t pool_take(struct pool *pool)
+ON_TRIP uint32_t pool_take(struct pool *pool)
 {
     if (__builtin_expect(pool->free_count == 0, 0)) {
         if (!collect_some(pool) && !claim(pool))
@@ -114,7 +114,7 @@ uint32_t pool_take(struct pool *pool)
     return pool->free[--pool->free_count];
 }
 
-void pool_give(struct pool *pool, uint32_t item)
+ON_TRIP void pool_give(struct pool *pool, uint32_t item)
 {
     if (!push(&pool->free, &pool->free_count, &pool->free_capacity, item))
         abort(); /* a few bytes of private memory are gone: nothing in this process can go on */

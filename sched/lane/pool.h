@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/trip.h"
+
 enum { POOL_SLAB_ITEMS = 512, POOL_NONE = 0xffffffff };
 
 struct pool_slab {

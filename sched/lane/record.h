@@ -28,6 +28,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/trip.h"
+
 enum record_state {
     RECORD_FREE,
     RECORD_ORPHAN,
