@@ -55,6 +55,7 @@ awake=$(printf '%s\n' "$lost" | grep -c ': 0 of processes, 0 of the agent,')
 if [ "$awake" = "$ranks" ]; then
     tap_ok "decision 11: no sleep had to be ended by the look of every second"
 else
-    tap_fail "decision 11: no sleep had to be ended by the look of every second" "$lost"
+    tap_fail "decision 11: no sleep had to be ended by the look of every second" "$lost
+$(grep -h -a 'slept a second' "$directory/err" "$directory/out") (MORAY_LOG=debug tells who)"
 fi
 tap_done

@@ -368,11 +368,12 @@ static void tasks_begin_while_the_driver_computes(int count, int compute_ms)
         DEMAND_OK(moray_release(refs[i]));
     }
     /* no ready task waits more than 10 ms for a parked worker: with all workers they begin in
-     * ceil(count / workers) rounds of 20 ms. A second more, for a machine that does other things. */
+     * ceil(count / workers) rounds of 20 ms. A machine that does other things may take longer, but who
+     * waits for the driver waits for all that it computes. */
     for (int i = 0; i < count; i++) {
         int64_t waited_ms = (begun[i] - submitted) / 1000;
         int64_t rounds = (count + workers - 1) / workers;
-        if (waited_ms > rounds * 20 + 10 + 1000)
+        if (waited_ms > rounds * 20 + 110 && waited_ms > compute_ms * 3 / 4)
             DEMAND_SAME(waited_ms, rounds * 20 + 10);
     }
 }
@@ -395,12 +396,12 @@ static void wait_for_some_tasks(void)
 static void nor_for_one_that_waited_for_each_task_before(void)
 {
     wait_for_some_tasks();
-    tasks_begin_while_the_driver_computes(1, 500);
+    tasks_begin_while_the_driver_computes(1, 1500);
     wait_for_some_tasks();
-    tasks_begin_while_the_driver_computes(TASKS, 500);
+    tasks_begin_while_the_driver_computes(TASKS, 1500);
     wait_for_some_tasks();
     for (int i = 0; i < 5; i++)
-        tasks_begin_while_the_driver_computes(1 + i % 2, 100);
+        tasks_begin_while_the_driver_computes(1 + i % 2, 600);
     wait_for_some_tasks();
     a_driver_that_only_polls_gets_its_results();
 }
