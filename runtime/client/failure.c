@@ -279,22 +279,24 @@ ON_TRIP void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t 
 }
 
 struct cancelled {
+    struct lane *lane;
+    uint32_t window;
     char text[512];
 };
 
 static void fill_cancelled(void *context, uint32_t index)
 {
     const struct cancelled *story = context;
-    fail_extras(&me.lane, me.window, index, MORAY_CANCELLED, story->text);
-    fail_fill(index, MORAY_CANCELLED, story->text);
+    fail_extras(story->lane, story->window, index, MORAY_CANCELLED, story->text);
+    story_fill(story->lane, story->window, index, MORAY_CANCELLED, story->text);
 }
 
-void record_cancel(uint32_t index, uint32_t generation)
+void record_cancel(struct lane *lane, uint32_t window, uint32_t index, uint32_t generation)
 {
-    struct cancelled story;
+    struct cancelled story = {.lane = lane, .window = window};
     char what[400];
 
-    record_describe(&me.lane, lane_record(&me.lane, index), what, sizeof(what));
+    record_describe(lane, lane_record(lane, index), what, sizeof(what));
     snprintf(story.text, sizeof(story.text), "%s: it was cancelled before it began", what);
-    lane_cancel(&me.lane, index, generation, fill_cancelled, &story);
+    lane_cancel(lane, index, generation, fill_cancelled, &story);
 }

@@ -303,7 +303,7 @@ void record_describe(const struct lane *lane, const struct record *record, char 
                      size_t bytes);
 
 /** Cancels a task or call that has not begun. */
-void record_cancel(uint32_t index, uint32_t generation);
+void record_cancel(struct lane *lane, uint32_t window, uint32_t index, uint32_t generation);
 
 /* ---- Functions ---- */
 

@@ -23,6 +23,7 @@ enum request_kind {
     REQUEST_UNSUBSCRIBE,
     REQUEST_POSSIBLE, /* request_need: could any node run it? */
     REQUEST_SETUP,    /* moray_setup on all ranks */
+    REQUEST_CANCEL,   /* request_record: its task is another rank's, or was sent to one */
 };
 
 struct request_record {

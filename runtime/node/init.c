@@ -499,9 +499,25 @@ enum moray_code moray_setup(void (*fn)(const void *value, size_t size), const vo
     return code;
 }
 
+/* The task is another rank's, or lies there: the agents pass the word on. */
+static enum moray_code cancel_elsewhere(uint32_t index, uint32_t generation)
+{
+    struct request_record request = {index, generation};
+    uint32_t record;
+    const void *answer;
+    uint64_t bytes;
+    enum moray_code code =
+        request_call(REQUEST_CANCEL, &request, sizeof(request), &record, &answer, &bytes);
+
+    if (code == MORAY_OK)
+        request_done(record);
+    return code;
+}
+
 enum moray_code moray_cancel_with(moray_ref ref, unsigned flags)
 {
     enum moray_code code = enter();
+    const struct record *record;
     uint32_t index;
 
     if (code != MORAY_OK)
@@ -511,14 +527,21 @@ enum moray_code moray_cancel_with(moray_ref ref, unsigned flags)
         leave();
         return code;
     }
+    record = lane_record(&me.lane, index);
     if (flags)
         code = last_set(MORAY_INVALID, "moray_cancel of running tasks and of children comes in a "
                                        "later version; a queued task is cancelled with flags 0");
-    if (code == MORAY_OK && lane_record(&me.lane, index)->kind == RECORD_OBJECT)
+    bool is_far = record->kind == RECORD_OBJECT && (record_flags(record) & RECORD_PROXY);
+    if (code == MORAY_OK && record->kind == RECORD_OBJECT && (!is_far || !record_maker(record)))
         code = last_set(MORAY_INVALID, "moray_cancel of an object that was put, or of a further "
                                        "result: cancel by the task's first result");
-    if (code == MORAY_OK)
-        record_cancel(index, life_generation(record_life(lane_record(&me.lane, index))));
+    if (code == MORAY_OK && !is_far)
+        record_cancel(&me.lane, me.window, index, life_generation(record_life(record)));
+    if (code == MORAY_OK && !me.alone) {
+        uint64_t life = record_life(record);
+        if (is_far || (life_state(life) == RECORD_RUNNING && life_slot(life) == LANE_AGENT))
+            code = cancel_elsewhere(index, life_generation(life));
+    }
     ref_done(ref, index, false);
     leave();
     return code;

@@ -245,6 +245,19 @@ static const char *move_wrong(struct bytes_reader *in, uint32_t from, enum item_
     return NULL;
 }
 
+static const char *cancel_wrong(struct bytes_reader *in, uint32_t from,
+                                const struct message_world *world)
+{
+    const struct item_cancel *item = bytes_take(in, sizeof(*item));
+
+    if (!item || !is_over(in))
+        return "a cancel has another length";
+    if (item->owner == world->rank + 1)
+        return item->index < world->record_count ? NULL
+                                                 : "a cancel of a record that does not exist";
+    return item->owner == from + 1 ? NULL : "a cancel of a third rank's task";
+}
+
 /* ---- Who may say what ---- */
 
 static bool may_say(enum item_kind kind, uint32_t from, const struct message_world *world)
@@ -300,6 +313,8 @@ const char *message_wrong(const struct item *item, uint32_t from, const struct m
     case ITEM_BORROW:
     case ITEM_FREE:
         return has_fields(&in, sizeof(struct item_object)) ? NULL : length;
+    case ITEM_CANCEL:
+        return cancel_wrong(&in, from, world);
     case ITEM_RELEASE:
         return has_fields(&in, sizeof(struct item_release)) ? NULL : length;
     case ITEM_PULL:

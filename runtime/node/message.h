@@ -40,6 +40,7 @@ enum item_kind {
     ITEM_FUNCTIONS, /* 0 -> rank: which functions have you? rank -> 0: these */
     ITEM_END,       /* 0 -> all: the job ends */
     ITEM_STARTS,    /* node -> creator of an actor: what its constructor takes is held here */
+    ITEM_CANCEL,    /* rank -> owner, owner -> nodes: this task, if it is still queued with you */
 };
 
 struct item {
@@ -97,6 +98,11 @@ struct item_object {            /* BORROW; FREE */
 struct item_told { /* OBJECT; then a value with its bytes */
     uint32_t index, generation;
     uint32_t maker, site; /* as in a name */
+};
+
+struct item_cancel {
+    uint32_t owner, index, generation,
+        reserved; /* as in a name; the receiver's task, or the sender's */
 };
 
 struct item_release {

@@ -430,6 +430,9 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
         else if (!agent.is_head)
             functions_send(rank);
         break;
+    case ITEM_CANCEL:
+        tasks_take_cancel(rank, in);
+        break;
     case ITEM_STARTS: {
         const struct item_starts *starts = bytes_take(in, sizeof(*starts));
         if (starts)

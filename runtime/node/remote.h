@@ -32,6 +32,10 @@ bool remote_driver_waits(void);
 void remote_tell_end(int status);
 void remote_tell_setup(uint64_t function, uint32_t record);
 
+/** Cancels the task of a record, or that a stand-in stands for, wherever in the job it is queued; one
+ *  that runs is untouched. */
+void remote_cancel(uint32_t index, uint32_t generation);
+
 /** The local stand-in of another rank's object, or the object itself if it is of this rank; held by
  *  the agent. RECORD_NONE: it leads nowhere. */
 uint32_t remote_stand_in(moray_ref ref);

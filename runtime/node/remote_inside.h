@@ -54,6 +54,7 @@ bool out_flush(void);
 
 /* remote_tasks.c */
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in);
+void tasks_take_cancel(uint32_t rank, struct bytes_reader *in);
 void tasks_take_result(uint32_t rank, struct bytes_reader *in);
 void tasks_ended(uint32_t index, uint32_t generation, uint64_t owner);
 bool tasks_send(uint32_t rank, uint32_t index);
@@ -67,6 +68,8 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes);
 /** Puts a received value into a record in RUNNING by slot 0, and ends it. `eager`: bytes elsewhere are
  *  fetched before it ends. */
 void value_take(uint32_t index, const struct value *value, const void *bytes, bool eager);
+/** Whom the record of this generation stands for; NULL: for nobody. Borrowed while it is held. */
+const struct name *stand_in_name(uint32_t index, uint32_t generation);
 uint32_t stand_in_make(const struct name *name, bool counted);
 void objects_take_object(uint32_t rank, struct bytes_reader *in);
 void objects_take_borrow(uint32_t rank, struct bytes_reader *in);

@@ -245,6 +245,15 @@ static struct stand_in *stand_in_of(uint32_t index)
     return (struct stand_in *)(uintptr_t)*map_get(&details, index);
 }
 
+const struct name *stand_in_name(uint32_t index, uint32_t generation)
+{
+    uint64_t *known = map_get(&details, index);
+
+    return known && lane_find(&agent.lane, index, generation)
+               ? &((struct stand_in *)(uintptr_t)*known)->name
+               : NULL;
+}
+
 static uint64_t key_of(const struct name *name)
 {
     return pair(name->owner, name->index);

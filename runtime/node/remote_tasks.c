@@ -550,3 +550,62 @@ void tasks_take_result(uint32_t rank, struct bytes_reader *in)
     }
     value_take(item->index, first, bytes, false);
 }
+
+/* ---- Cancelling ---- */
+
+static void cancel_tell(uint32_t rank, uint32_t owner, uint32_t index, uint32_t generation)
+{
+    *(struct item_cancel *)out_item(rank, ITEM_CANCEL, sizeof(struct item_cancel)) =
+        (struct item_cancel){.owner = owner, .index = index, .generation = generation};
+}
+
+/* A task of this rank. It does not note where it sent it: all nodes are told, for this is rare. */
+static void cancel_own(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_find(&agent.lane, index, generation);
+    uint64_t life;
+
+    if (!record || (record->kind != RECORD_TASK && record->kind != RECORD_METHOD))
+        return;
+    record_cancel(&agent.lane, agent.window, index, generation);
+    life = record_life(record);
+    if (life_generation(life) != generation || life_state(life) != RECORD_RUNNING ||
+        life_slot(life) != LANE_AGENT)
+        return;
+    for (uint32_t rank = 0; rank < agent.rank_count; rank++)
+        if (rank != agent.rank && remote_is_node(rank))
+            cancel_tell(rank, agent.rank + 1, index, generation);
+}
+
+void remote_cancel(uint32_t index, uint32_t generation)
+{
+    const struct name *name = stand_in_name(index, generation);
+
+    if (name)
+        cancel_tell(name->owner - 1, name->owner, name->index, name->generation);
+    else
+        cancel_own(index, generation);
+}
+
+void tasks_take_cancel(uint32_t rank, struct bytes_reader *in)
+{
+    const struct item_cancel *item = bytes_take(in, sizeof(*item));
+
+    if (!item || item->owner == agent.rank + 1) {
+        if (item)
+            cancel_own(item->index, item->generation);
+        return;
+    }
+    for (uint32_t i = 0; i < entry_count; i++) {
+        const struct executing *entry = &entries[i];
+        if (entry->rank != rank || entry->index != item->index ||
+            entry->generation != item->generation)
+            continue;
+        const uint64_t *number = map_get(&agent.remote->executing, entry->record);
+        if (!number || *number != i)
+            continue;                   /* what is left of one that has ended */
+        uint32_t index = entry->record; /* it may have been sent on from here */
+        cancel_own(index, life_generation(record_life(lane_record(&agent.lane, index))));
+        return;
+    }
+}

@@ -136,6 +136,18 @@ void requests_possible(uint32_t index)
         agent_end_failed(index, MORAY_INVALID, "%s", error.text);
 }
 
+static void cancel(uint32_t index, const void *bytes, uint32_t count)
+{
+    const struct request_record *request = bytes;
+
+    if (count != sizeof(*request) || request->index >= agent.lane.control->layout.record_count) {
+        agent_end_failed(index, MORAY_INVALID, "a record to be cancelled does not exist");
+        return;
+    }
+    remote_cancel(request->index, request->generation);
+    agent_answer(index, NULL, 0);
+}
+
 static void setup(uint32_t index, const void *bytes, uint32_t count)
 {
     uint32_t number = atomic_load(&agent.node->setup_count);
@@ -184,6 +196,9 @@ void requests_take(uint32_t index, uint32_t generation)
         return;
     case REQUEST_SETUP:
         setup(index, bytes, count);
+        return;
+    case REQUEST_CANCEL:
+        cancel(index, bytes, count);
         return;
     case REQUEST_ACTOR_NEW:
     case REQUEST_ACTOR_NAMED:

@@ -579,6 +579,43 @@ static void a_cancelled_task_never_runs(void)
     DEMAND_OK(moray_release(put));
 }
 
+MORAY_TASK(int32_t, cancels, (moray_future, task))
+{
+    return moray_cancel(task.ref);
+}
+
+/* On every node two tasks wait for all its cores: one is cancelled here, one by a task elsewhere. */
+static void who_holds_a_queued_task_cancels_it_anywhere(void)
+{
+    int cores = moray_workers() / node_count();
+
+    for (int node = 0; node < node_count(); node++) {
+        char gate[24];
+        snprintf(gate, sizeof(gate), "21 on %d", node % 1000);
+        moray_ref all =
+            moray_call_with((.on_rank = on_node(node), .cores = cores), after_gate, say(gate), 1);
+        moray_ref queued[2];
+        for (int i = 0; i < 2; i++)
+            queued[i] = moray_call_with((.on_rank = on_node(node), .cores = cores), counts,
+                                        say("21 anywhere"), 1);
+        DEMAND_OK(moray_cancel(queued[0]));
+        if (node_count() > 1)
+            DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(node + 1)),
+                                                               cancels, moray_pass(queued[1]))),
+                        MORAY_OK);
+        else
+            DEMAND_OK(moray_cancel(queued[1]));
+        for (int i = 0; i < 2; i++) {
+            DEMAND_CODE(moray_get_bytes(queued[i], NULL, 0, 10000), MORAY_CANCELLED);
+            DEMAND_NAMES(moray_error(queued[i]), "counts");
+            DEMAND_OK(moray_release(queued[i]));
+        }
+        gate_open(gate);
+        DEMAND_SAME(moray_take_as(int32_t, all), 1);
+    }
+    DEMAND_SAME(counted("21 anywhere"), 0);
+}
+
 static void many_random_cancels_hang_nothing(void)
 {
     enum { TASKS = 5000 };
@@ -684,6 +721,8 @@ static const struct law laws[] = {
     {"line 18: a task runs where it is told to", a_task_runs_where_it_is_told_to, 10},
     {"line 20: effects on actors remain", effects_on_actors_remain, 10},
     {"line 21: a cancelled task never runs", a_cancelled_task_never_runs, 10},
+    {"line 21: who holds a queued task cancels it, wherever it lies",
+     who_holds_a_queued_task_cancels_it_anywhere, 30},
     {"line 21: five thousand tasks with random cancels hang nothing",
      many_random_cancels_hang_nothing, 30},
     {"decision 12: what main did after moray_init is not seen by tasks",
