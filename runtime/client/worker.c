@@ -266,8 +266,8 @@ ON_TRIP void worker_main(int worker_index, bool spare)
         if (is_parked()) {
             if (rested)
                 pass_on(); /* it may have been woken for work just before the driver came back */
-            rested = false;
             stays = park();
+            rested = true;
             if (core_is_wanted()) /* who was blocked comes first */
                 core_give();
             if (!stays)
