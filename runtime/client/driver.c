@@ -1,3 +1,5 @@
+#include <cpuid.h>
+
 #include "client/process.h"
 
 /*
@@ -40,11 +42,25 @@ static uint64_t ticks(void)
     return __builtin_ia32_rdtsc();
 }
 
-/* The hardware thread that this is; the kernel has it in the clock's other word for sched_getcpu(). */
+/* Some emulated processors have no such instruction. Bit 27: AMD64 Architecture Programmer's Manual 3. */
+static bool has_rdtscp(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (d >> 27 & 1);
+}
+
+/* The hardware thread that this is, or one that there is not; the kernel has it in the clock's other
+ * word for sched_getcpu(). */
 static int32_t cpu_here(void)
 {
+    static int8_t has;
     unsigned word;
 
+    if (__builtin_expect(!has, 0))
+        has = has_rdtscp() ? 1 : -1;
+    if (has < 0)
+        return INT32_MAX;
     (void)__builtin_ia32_rdtscp(&word);
     return (int32_t)(word & 0xfff);
 }
