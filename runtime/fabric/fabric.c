@@ -244,7 +244,8 @@ enum moray_code fabric_read(struct fabric *fabric, uint32_t rank,
     enum moray_code code;
 
     if (rank >= fabric->options.rank_count || rank == fabric->options.rank || bytes == 0 ||
-        offset > window->bytes || bytes > window->bytes - offset || !local)
+        offset > window->bytes || bytes > window->bytes - offset || !local ||
+        (fabric->ops->reaches && !fabric->ops->reaches(fabric, rank, window)))
         return MORAY_INVALID;
     if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
         return MORAY_LOST;

@@ -172,7 +172,7 @@ void fabric_conceal(struct fabric *fabric, const struct fabric_window *window);
 
 /** Reads `bytes` from `offset` on in the window that `rank` granted into `local`, which lies in this
  *  rank's arena or in any other memory. Any size; read_done(cookie) tells the end.
- *  Errors: MORAY_INVALID (beyond the window, own rank, no bytes), MORAY_LOST, MORAY_NO_MEMORY. */
+ *  Errors: MORAY_INVALID (beyond the window, or that beyond the arena; own rank; no bytes), MORAY_LOST, MORAY_NO_MEMORY. */
 MORAY_MUST_CHECK enum moray_code fabric_read(struct fabric *fabric, uint32_t rank,
                                              const struct fabric_window *window, uint64_t offset,
                                              void *local, uint64_t bytes, uint64_t cookie);

@@ -87,6 +87,8 @@ struct fabric_ops {
     enum moray_code (*expose)(struct fabric *fabric, uint64_t offset, uint64_t bytes,
                               struct fabric_window *window, struct moray_error *error);
     void (*conceal)(struct fabric *fabric, const struct fabric_window *window);
+    /* Whether a window that `rank` told can be one; NULL: the provider looks itself. */
+    bool (*reaches)(const struct fabric *fabric, uint32_t rank, const struct fabric_window *window);
     bool (*may_sleep)(struct fabric *fabric);
     bool (*ready)(const struct fabric *fabric);
     /* A connection of the doorbell came up; the peer's provider has this address. */

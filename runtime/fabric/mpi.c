@@ -41,6 +41,7 @@ struct mpi {
     struct reads_piece **pieces;
     int send_count, get_count;
     uint32_t *reading;   /* by rank: pieces in flight from it */
+    uint64_t *arenas;    /* by rank: bytes of its arena */
     uint64_t reading_ns; /* when READING was last said */
     uint64_t moved_ns;   /* when something last ended */
 };
@@ -92,7 +93,7 @@ static enum moray_code targets_greet(struct mpi *mpi, struct moray_error *error)
 {
     const struct fabric_options *options = &mpi->base.options;
     uint32_t count = options->rank_count;
-    uint64_t mine = options->arena_bytes, *all = calloc(count, sizeof(*all));
+    uint64_t mine = options->arena_bytes, *all = mpi->arenas = calloc(count, sizeof(*all));
     enum moray_code code = MORAY_OK;
     uint8_t byte;
     int result = MPI_SUCCESS;
@@ -112,7 +113,6 @@ static enum moray_code targets_greet(struct mpi *mpi, struct moray_error *error)
         result = MPI_Barrier(mpi->comm); /* until all are served */
     if (result)
         code = failed(error, "the first read of the arenas", result);
-    free(all);
     return code;
 }
 
@@ -122,6 +122,7 @@ static void memory_free(struct mpi *mpi)
     free(mpi->gets);
     free(mpi->pieces);
     free(mpi->reading);
+    free(mpi->arenas);
 }
 
 static enum moray_code mpi_open(struct fabric *fabric, struct moray_error *error)
@@ -415,6 +416,15 @@ static enum moray_code mpi_expose(struct fabric *fabric, uint64_t offset, uint64
     return MORAY_OK;
 }
 
+/* MPI looks at no bounds: a read beyond the arena would end the rank that owns it. */
+static bool mpi_reaches(const struct fabric *fabric, uint32_t rank,
+                        const struct fabric_window *window)
+{
+    uint64_t bytes = ((const struct mpi *)fabric)->arenas[rank];
+
+    return window->address <= bytes && window->bytes <= bytes - window->address;
+}
+
 static void mpi_conceal(struct fabric *fabric, const struct fabric_window *window)
 {
     (void)fabric, (void)window;
@@ -429,6 +439,7 @@ const struct fabric_ops fabric_mpi = {
     .poll = mpi_poll,
     .expose = mpi_expose,
     .conceal = mpi_conceal,
+    .reaches = mpi_reaches,
     .may_sleep = mpi_may_sleep,
     .ready = mpi_ready,
     .up = mpi_up,
