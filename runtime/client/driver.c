@@ -104,6 +104,9 @@ static void fetch_shared(const struct lane_slot *other)
     trip_fetch(&me, &me + 1);
     trip_fetch(me.lane.self, me.lane.self->node);
     trip_fetch(me.node, me.node->host);
+    trip_fetch(me.node->tokens, me.node->tokens + 8);
+    trip_fetch(me.node->wanting, me.node->wanting + 8);
+    trip_fetch(me.node->coreless, me.node->coreless + 8);
     trip_fetch(control, control->node);
     if (other)
         trip_fetch(other, other->node);

@@ -1,4 +1,3 @@
-#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,7 @@ enum { RESULT_ROOM = 1024 };
 struct running { /* one task's run on this stack */
     struct frame frame;
     struct running *outer;
-    jmp_buf gave_up; /* moray_take_as of a failed object leaves the body here */
+    void *gave_up[5]; /* moray_take_as of a failed object leaves the body here */
 };
 
 static _Thread_local struct running *running_top;
@@ -44,7 +43,7 @@ _Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, 
     }
     running->frame.failed = code;
     running->frame.story = text;
-    longjmp(running->gave_up, 1);
+    __builtin_longjmp(running->gave_up, 1);
 }
 
 struct inputs {
@@ -280,11 +279,14 @@ static bool process_is_used_up(const struct record *record)
     return --calls_left == 0;
 }
 
-/* The body runs outside of the door, with everything it needs on this stack. */
-static void body(struct running *running, const struct moray_function *function,
-                 const struct inputs *inputs, void *const *results)
+/* The body runs outside of the door, with everything it needs on this stack. The compiler's own setjmp
+ * keeps but what is needed, and takes no call to a page of libc's. */
+ON_TRIP static __attribute__((noinline)) void body(struct running *running,
+                                                   const struct moray_function *function,
+                                                   const struct inputs *inputs,
+                                                   void *const *results)
 {
-    if (setjmp(running->gave_up) == 0)
+    if (__builtin_setjmp(running->gave_up) == 0)
         function->run(me.self, inputs->arguments, results);
 }
 
