@@ -433,10 +433,9 @@ static inline uint32_t sleeper_due(void)
     if (__builtin_expect(!atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed), 1))
         return 0;
     parked = atomic_load(&me.node->parked_slot);
-    for (uint32_t word = 0; word < control->slot_words; word++)
-        if (atomic_load(&control->searching[word]))
-            return 0;
-    if (atomic_load(&control->idle[0])) {
+    if (lane_any(&me.lane, control->searching))
+        return 0;
+    if (lane_any(&me.lane, control->idle)) {
         if (me.role == ROLE_DRIVER && thread_owner && parked)
             driver_submits(parked);
         return 0;

@@ -49,10 +49,7 @@ bool core_is_free(void)
 
 ON_TRIP bool core_is_wanted(void)
 {
-    for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
-        if (atomic_load(&me.node->wanting[word]))
-            return true;
-    return false;
+    return lane_any(&me.lane, me.node->wanting);
 }
 
 static void took(uint32_t core)
@@ -111,7 +108,7 @@ static bool core_steal(void)
 /* The lowest slot of a set that sleeps or waits; taken out of it. 0: none. */
 static uint16_t bit_take(struct lane *lane, _Atomic uint64_t *words)
 {
-    for (uint32_t word = 0; word < lane->control->slot_words; word++)
+    for (uint32_t word = 0; word < atomic_load(&lane->control->worker_words); word++)
         for (uint64_t bits = atomic_load(&words[word]); bits; bits &= bits - 1) {
             uint64_t bit = bits & -bits;
             if (atomic_fetch_and(&words[word], ~bit) & bit)
@@ -182,7 +179,7 @@ static void general_return(bool late)
 
 ON_TRIP void core_leave(void)
 {
-    bool at_hand = false;
+    bool at_hand;
 
     if (!thread_owner)
         return;
@@ -194,8 +191,7 @@ ON_TRIP void core_leave(void)
     me.core_left = core_has();
     if (!me.core_left)
         return;
-    for (uint32_t word = 0; word < me.lane.control->slot_words; word++)
-        at_hand |= atomic_load(&me.node->coreless[word]) != 0;
+    at_hand = lane_any(&me.lane, me.node->coreless);
     core_give();
     if (lane_has_work(&me.lane))
         lane_rouse(&me.lane);

@@ -75,7 +75,7 @@ static uint16_t idle_worker(int32_t cpu, bool but)
 {
     struct lane_control *control = me.lane.control;
 
-    for (uint32_t word = 0; word < control->slot_words; word++)
+    for (uint32_t word = 0; word < atomic_load(&control->worker_words); word++)
         for (uint64_t bits = atomic_load(&control->idle[word]); bits; bits &= bits - 1) {
             uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(bits);
             if (slot > LANE_AGENT && slot < me.node->slot_first_actor &&
@@ -237,9 +237,8 @@ void parked_rouse(struct lane *lane, struct node_shared *node)
 
     if (!atomic_load(&node->parked_deep) || !lane_has_work(lane))
         return;
-    for (uint32_t word = 0; word < control->slot_words; word++)
-        if (atomic_load(&control->searching[word]) || atomic_load(&control->idle[word]))
-            return;
+    if (lane_any(lane, control->searching) || lane_any(lane, control->idle))
+        return;
     uint32_t parked = atomic_exchange(&node->parked_deep, 0);
     if (parked)
         lane_wake(lane, (uint16_t)parked);

@@ -9,8 +9,8 @@
 
 /*
  * One record from its claim to its end: find the inputs, run the user's function, seal the results.
- * Per task without references: no allocation, no lock, no system call; small results
- * stay in the record.
+ * Per task without references: no allocation, no lock, no system call; small results stay in the
+ * record.
  */
 
 enum { RESULT_ROOM = 1024 };
@@ -300,6 +300,7 @@ ON_TRIP void run_record(uint32_t index)
     void *results[MORAY_PARAMETERS_MAX + 1], *heap = NULL;
     uint32_t top = atomic_load_explicit(&me.lane.self->top, memory_order_relaxed);
     bool used_up = false;
+
     if (enter() != MORAY_OK)
         return;
     assert(record->function < function_count);

@@ -228,9 +228,8 @@ ON_TRIP void lane_rouse(struct lane *lane)
 {
     uint32_t words = atomic_load_explicit(&lane->control->worker_words, memory_order_relaxed);
 
-    for (uint32_t word = 0; word < words; word++)
-        if (atomic_load_explicit(&lane->control->searching[word], memory_order_relaxed))
-            return; /* whoever searches will find it, and wakes the next */
+    if (lane_any(lane, lane->control->searching))
+        return; /* whoever searches will find it, and wakes the next */
     if (lane->rouse_first && idle_take(lane, lane->rouse_first)) {
         lane_wake(lane, lane->rouse_first);
         return;

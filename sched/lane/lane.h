@@ -323,6 +323,17 @@ static inline void lane_bit_clear(_Atomic uint64_t *words, uint32_t slot)
     atomic_fetch_and_explicit(&words[slot / 64], ~((uint64_t)1 << slot % 64), memory_order_seq_cst);
 }
 
+/* Whether a worker's bit stands in an array of words. */
+static inline bool lane_any(const struct lane *lane, const _Atomic uint64_t *words)
+{
+    uint32_t end = atomic_load_explicit(&lane->control->worker_words, memory_order_relaxed);
+
+    for (uint32_t word = 0; word < end; word++)
+        if (atomic_load_explicit(&words[word], memory_order_seq_cst))
+            return true;
+    return false;
+}
+
 static inline bool lane_bit(const _Atomic uint64_t *words, uint32_t slot)
 {
     return atomic_load_explicit(&words[slot / 64], memory_order_seq_cst) >> slot % 64 & 1;
