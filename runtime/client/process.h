@@ -279,6 +279,18 @@ enum moray_code failure_of(const struct record *record, const char **text);
  *  goes on, and the bytes can be had later. */
 enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data, uint64_t *bytes);
 
+/** The same, or the failure as the caller's error. */
+enum moray_code record_outcome(uint32_t index, uint64_t until_ns, const void **data,
+                               uint64_t *bytes);
+/** Has the bytes of a record of another rank fetched, and does not wait. Inside the door. */
+void fetch_begin(uint32_t index);
+/** Makes a view of bytes that result_bytes() gave; it holds the record. Inside the door. */
+void view_open(uint32_t index, moray_ref ref, const void *data, uint64_t bytes, moray_view *view);
+
+/** ref_find() of a list. Owner: the caller, who gives `*indices` to refs_done(); NULL after an error. */
+enum moray_code refs_find(const moray_ref *refs, size_t count, uint32_t **indices);
+void refs_done(const moray_ref *refs, size_t count, uint32_t *indices, bool later);
+
 /** Puts a result into a record in MAKING or RUNNING. Errors: MORAY_FULL, with the whole story. */
 enum moray_code result_store(uint32_t index, const void *data, uint64_t bytes);
 enum moray_code store_full(uint64_t bytes);
