@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/array.h"
 #include "client/process.h"
 #include "store/arena/window.h"
 
@@ -150,14 +151,10 @@ static uint32_t given_count, given_capacity;
 
 static bool given_add(const moray_buffer *buffer)
 {
-    if (given_count == given_capacity) {
-        uint32_t capacity = given_capacity ? given_capacity * 2 : 8;
-        moray_buffer *more = realloc(given, capacity * sizeof(*more));
-        if (!more)
-            return false;
-        given = more;
-        given_capacity = capacity;
-    }
+    moray_buffer *more = array_room(given, given_count, &given_capacity, sizeof(*given));
+    if (!more)
+        return false;
+    given = more;
     given[given_count++] = *buffer;
     return true;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "client/process.h"
 #include "client/stop.h"
 
@@ -22,29 +23,16 @@ static struct moray_class **found_classes;
 static uint32_t found_count, found_capacity, found_class_count, found_class_capacity;
 static const char *image_first, *image_last; /* of the main program */
 
-static void *grown(void *items, uint32_t count, uint32_t *capacity, size_t bytes)
-{
-    if (count < *capacity)
-        return items;
-    *capacity = *capacity ? *capacity * 2 : 64;
-    items = realloc(items, *capacity * bytes);
-    if (!items) {
-        fputs("moray: no memory to register the program's functions\n", stderr);
-        abort();
-    }
-    return items;
-}
-
 void moray_register(struct moray_function *function)
 {
-    found = grown(found, found_count, &found_capacity, sizeof(*found));
+    found = array_grown(found, found_count, &found_capacity, sizeof(*found));
     found[found_count++] = function;
 }
 
 void moray_register_class(struct moray_class *class)
 {
-    found_classes =
-        grown(found_classes, found_class_count, &found_class_capacity, sizeof(*found_classes));
+    found_classes = array_grown(found_classes, found_class_count, &found_class_capacity,
+                                sizeof(*found_classes));
     found_classes[found_class_count++] = class;
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "client/process.h"
 #include "client/requests.h"
 #include "node/actors.h"
@@ -41,14 +42,10 @@ static struct handle *handle_of(const moray_actor *actor)
             last_found = i;
             return &handles[i];
         }
-    if (handle_count == handle_capacity) {
-        uint32_t capacity = handle_capacity ? handle_capacity * 2 : 16;
-        struct handle *more = realloc(handles, capacity * sizeof(*more));
-        if (!more)
-            return NULL;
-        handles = more;
-        handle_capacity = capacity;
-    }
+    struct handle *more = array_room(handles, handle_count, &handle_capacity, sizeof(*handles));
+    if (!more)
+        return NULL;
+    handles = more;
     handles[handle_count] = (struct handle){.id = id};
     return &handles[last_found = handle_count++];
 }

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "client/requests.h"
 
@@ -262,14 +263,10 @@ static uint32_t kept_count, kept_capacity;
 
 static bool kept_add(uint32_t index)
 {
-    if (kept_count == kept_capacity) {
-        uint32_t capacity = kept_capacity ? kept_capacity * 2 : 16;
-        struct hold *more = realloc(kept, capacity * sizeof(*more));
-        if (!more)
-            return false;
-        kept = more;
-        kept_capacity = capacity;
-    }
+    struct hold *more = array_room(kept, kept_count, &kept_capacity, sizeof(*kept));
+    if (!more)
+        return false;
+    kept = more;
     kept[kept_count++] = (struct hold){.index = index};
     return true;
 }

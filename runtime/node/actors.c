@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "node/head.h"
 #include "node/remote.h"
@@ -96,12 +97,8 @@ static bool is_held(const struct route *route)
 
 static void lend(struct route *route, uint32_t record, uint32_t generation)
 {
-    if (agent.lent_count == agent.lent_capacity) {
-        agent.lent_capacity = agent.lent_capacity ? agent.lent_capacity * 2 : 64;
-        agent.lents = realloc(agent.lents, agent.lent_capacity * sizeof(*agent.lents));
-        if (!agent.lents)
-            abort();
-    }
+    agent.lents =
+        array_grown(agent.lents, agent.lent_count, &agent.lent_capacity, sizeof(*agent.lents));
     agent.lents[agent.lent_count++] =
         (struct lent){(uint32_t)(route - agent.routes), record, generation};
     route->lent++;
@@ -187,12 +184,7 @@ static void inputs_hold(struct route *route, const struct request_actor *request
             lane_hold(&agent.lane, refs[i].index);
             starting.inputs[starting.count++] = refs[i].index;
         }
-    if (starting_count == starting_capacity) {
-        starting_capacity = starting_capacity ? starting_capacity * 2 : 16;
-        startings = realloc(startings, starting_capacity * sizeof(*startings));
-        if (!startings)
-            abort();
-    }
+    startings = array_grown(startings, starting_count, &starting_capacity, sizeof(*startings));
     startings[starting_count++] = starting;
     route->lent++;
 }

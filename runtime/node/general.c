@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "node/agent.h"
@@ -152,12 +153,7 @@ static void submit(uint32_t index, uint32_t generation, enum local_place place)
             agent_end_failed(index, error.code, "%s", error.text);
         return;
     }
-    if (task_count == task_capacity) {
-        task_capacity = task_capacity ? task_capacity * 2 : 64;
-        tasks = realloc(tasks, task_capacity * sizeof(*tasks));
-        if (!tasks)
-            abort();
-    }
+    tasks = array_grown(tasks, task_count, &task_capacity, sizeof(*tasks));
     tasks[task_count] = (struct general){.index = index, .generation = generation};
     map_set(&known, index, ++task_count);
 }
@@ -212,12 +208,8 @@ static void assign(uint32_t number)
     uint32_t slot = free_process();
 
     if (!slot) { /* one more process; it gets the task once it runs */
-        if (unassigned_count == unassigned_capacity) {
-            unassigned_capacity = unassigned_capacity ? unassigned_capacity * 2 : 16;
-            unassigned = realloc(unassigned, unassigned_capacity * sizeof(*unassigned));
-            if (!unassigned)
-                abort();
-        }
+        unassigned =
+            array_grown(unassigned, unassigned_count, &unassigned_capacity, sizeof(*unassigned));
         unassigned[unassigned_count++] = number;
         for (uint32_t i = agent.spare_first; i < agent.spare_end; i++)
             if (agent.slots[i].use == SLOT_UNUSED) {

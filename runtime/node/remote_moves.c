@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "sched/policy/global.h"
@@ -154,12 +155,7 @@ void moves_possible_flush(void)
 
 static void order_add(const struct global_move *move)
 {
-    if (order_count == order_capacity) {
-        order_capacity = order_capacity ? order_capacity * 2 : 16;
-        orders = realloc(orders, order_capacity * sizeof(*orders));
-        if (!orders)
-            abort();
-    }
+    orders = array_grown(orders, order_count, &order_capacity, sizeof(*orders));
     orders[order_count++] = (struct order){*move, 0};
 }
 

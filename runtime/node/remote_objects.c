@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "store/arena/window.h"
 
@@ -674,12 +675,7 @@ static void pull_start(uint32_t index, uint32_t request, bool finish)
 
 static void pin_add(const struct pin *pin)
 {
-    if (pin_count == pin_capacity) {
-        pin_capacity = pin_capacity ? pin_capacity * 2 : 64;
-        pins = realloc(pins, pin_capacity * sizeof(*pins));
-        if (!pins)
-            abort();
-    }
+    pins = array_grown(pins, pin_count, &pin_capacity, sizeof(*pins));
     pins[pin_count++] = *pin;
     lane_hold(&agent.lane, pin->index);
 }
@@ -737,12 +733,7 @@ void objects_take_pull(uint32_t rank, struct bytes_reader *in)
     }
     if (pull_grant(rank, item))
         return;
-    if (asked_count == asked_capacity) {
-        asked_capacity = asked_capacity ? asked_capacity * 2 : 16;
-        asked = realloc(asked, asked_capacity * sizeof(*asked));
-        if (!asked)
-            abort();
-    }
+    asked = array_grown(asked, asked_count, &asked_capacity, sizeof(*asked));
     asked[asked_count++] = (struct asked){rank, *item};
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "base/time.h"
 
@@ -38,12 +39,7 @@ static struct executing *entry_add(uint32_t record)
         number = entry_free;
         entry_free = entries[number].index;
     } else {
-        if (entry_count == entry_capacity) {
-            entry_capacity = entry_capacity ? entry_capacity * 2 : 1024;
-            entries = realloc(entries, entry_capacity * sizeof(*entries));
-            if (!entries)
-                abort();
-        }
+        entries = array_grown(entries, entry_count, &entry_capacity, sizeof(*entries));
         number = entry_count++;
     }
     map_set(&agent.remote->executing, record, number);
@@ -64,12 +60,8 @@ static uint32_t submitter_take(uint32_t rank, const struct item_task *task)
         if (number != UINT32_MAX)
             submitter_free = submitters[number].next_free;
         else {
-            if (submitter_count == submitter_capacity) {
-                submitter_capacity = submitter_capacity ? submitter_capacity * 2 : 64;
-                submitters = realloc(submitters, submitter_capacity * sizeof(*submitters));
-                if (!submitters)
-                    abort();
-            }
+            submitters =
+                array_grown(submitters, submitter_count, &submitter_capacity, sizeof(*submitters));
             number = submitter_count++;
         }
         submitters[number] = (struct submitter){.key = key};
