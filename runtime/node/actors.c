@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "node/head.h"
 #include "node/remote.h"
+#include "node/routes.h"
 #include "sched/lane/repair.h"
 
 /*
@@ -22,56 +23,10 @@
  * waited (posted again to the next process, which sorts by sequence).
  */
 
-struct route {
-    uint64_t id;
-    uint32_t node;        /* rank; UINT32_MAX: not known yet */
-    uint32_t entry;       /* index + 1 in the node's table, if it is here */
-    uint32_t state;       /* as the head says: enum actors_state */
-    uint32_t pending_max; /* calls that one process may have under way */
-    enum moray_code code;
-    char *story;                       /* why it is dead; NULL: it is not */
-    uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
-    uint32_t lent;                     /* tasks that have it as an argument */
-    bool told;                         /* the head thinks that we hold it */
-    bool ordered;                      /* rank 0 has sent it here to start */
-    struct lane_mail *waiting;         /* calls in order, while its place is not known */
-    uint32_t waiting_count, waiting_capacity;
-};
-
-struct lent {
-    uint32_t route, record, generation;
-};
-
-enum {
-    STATE_DEAD = 5,
-    STORY_BYTES = 1024,
-    ACTOR_ID_RANK_SHIFT = 40
-}; /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
+enum { STORY_BYTES = 1024 };
 
 static uint32_t entries_end;
 static uint32_t next_generation;
-
-static struct route *route_of(uint64_t id)
-{
-    uint64_t *at = map_get(&agent.actor_routes, id);
-
-    if (at)
-        return &agent.routes[*at - 1];
-    if (agent.route_count == agent.route_capacity) {
-        uint32_t capacity = agent.route_capacity ? agent.route_capacity * 2 : 64;
-        struct route *more = realloc(agent.routes, capacity * sizeof(*more));
-        if (!more)
-            abort();
-        agent.routes = more;
-        agent.route_capacity = capacity;
-    }
-    struct route *route = &agent.routes[agent.route_count++];
-    memset(route, 0, sizeof(*route));
-    route->id = id;
-    route->node = UINT32_MAX;
-    map_set(&agent.actor_routes, id, agent.route_count);
-    return route;
-}
 
 static uint64_t id_of(const moray_actor *actor)
 {
@@ -81,150 +36,6 @@ static uint64_t id_of(const moray_actor *actor)
 static struct node_actor *entry_of(uint32_t index)
 {
     return (struct node_actor *)(agent.lane.control->node + sizeof(struct node_shared)) + index;
-}
-
-/* ---- Handles ---- */
-
-static bool is_held(const struct route *route)
-{
-    if (route->lent)
-        return true;
-    for (int word = 0; word < LANE_SLOT_WORDS; word++)
-        if (route->holders[word])
-            return true;
-    return false;
-}
-
-static void lend(struct route *route, uint32_t record, uint32_t generation)
-{
-    agent.lents =
-        array_grown(agent.lents, agent.lent_count, &agent.lent_capacity, sizeof(*agent.lents));
-    agent.lents[agent.lent_count++] =
-        (struct lent){(uint32_t)(route - agent.routes), record, generation};
-    route->lent++;
-    lane_await(&agent.lane, record);
-}
-
-/* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
- * could be there before the calls. Looked for only when the last handle goes. */
-static void lend_to_calls(struct route *route)
-{
-    uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
-    uint32_t number = (uint32_t)(route - agent.routes);
-
-    for (uint32_t i = 0; i < end; i++) {
-        struct record *record = lane_record(&agent.lane, i);
-        uint64_t life = record_life(record);
-        if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
-            record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
-            lane_call(&agent.lane, record)->actor == number)
-            lend(route, i, life_generation(life));
-    }
-}
-
-static void tell_hold(struct route *route)
-{
-    if (!is_held(route) && route->told && route->state != STATE_DEAD)
-        lend_to_calls(route);
-    bool held = is_held(route);
-    struct request_handle word = {
-        .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
-        .detail = held ? 1 : -1};
-
-    if (held == route->told)
-        return;
-    route->told = held;
-    if (agent.is_head)
-        head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
-    else
-        remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
-}
-
-static void lents_look(void)
-{
-    for (uint32_t i = 0; i < agent.lent_count;) {
-        struct lent lent = agent.lents[i];
-        struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
-        if (record && !life_ended(record_life(record))) {
-            i++;
-            continue;
-        }
-        agent.lents[i] = agent.lents[--agent.lent_count];
-        agent.routes[lent.route].lent--;
-        tell_hold(&agent.routes[lent.route]);
-    }
-}
-
-/* ---- What constructors take ---- */
-
-/* An actor made by a process here, whose node has not said yet that it holds the references among the
- * constructor's arguments. Meanwhile this agent does, and has a handle, so that rank 0 tells it if the
- * actor never starts. */
-struct starting {
-    uint64_t id;
-    uint32_t count;
-    uint32_t inputs[MORAY_PARAMETERS_MAX];
-};
-
-static struct starting *startings;
-static uint32_t starting_count, starting_capacity;
-
-static void inputs_hold(struct route *route, const struct request_actor *request, uint32_t bytes)
-{
-    uint64_t before = (uint64_t)sizeof(*request) + ((uint64_t)request->name_bytes + 7) / 8 * 8;
-    uint32_t count = (uint32_t)__builtin_popcount(request->reference_mask);
-    const moray_ref *refs = (const moray_ref *)((const char *)request + before);
-    struct starting starting = {.id = route->id};
-
-    if (!count || count > MORAY_PARAMETERS_MAX || before + count * sizeof(*refs) > bytes)
-        return;
-    for (uint32_t i = 0; i < count; i++)
-        if (refs[i].owner == agent.rank + 1 &&
-            lane_find(&agent.lane, refs[i].index, refs[i].generation)) {
-            lane_hold(&agent.lane, refs[i].index);
-            starting.inputs[starting.count++] = refs[i].index;
-        }
-    startings = array_grown(startings, starting_count, &starting_capacity, sizeof(*startings));
-    startings[starting_count++] = starting;
-    route->lent++;
-}
-
-void actors_inputs_held(uint64_t id)
-{
-    uint32_t at = 0;
-
-    while (at < starting_count && startings[at].id != id)
-        at++;
-    if (at == starting_count)
-        return;
-    struct starting starting = startings[at];
-    startings[at] = startings[--starting_count];
-    for (uint32_t i = 0; i < starting.count; i++)
-        drop_own(starting.inputs[i]);
-    struct route *route = route_of(id);
-    route->lent--;
-    tell_hold(route);
-}
-
-static void tell_inputs_held(uint64_t id)
-{
-    uint32_t creator = (uint32_t)(id >> ACTOR_ID_RANK_SHIFT) - 1;
-
-    if (creator == agent.rank)
-        actors_inputs_held(id);
-    else if (creator < agent.rank_count)
-        remote_tell_starts(creator, id);
-}
-
-static void drop_holds_of(uint16_t slot)
-{
-    for (uint32_t i = 0; i < agent.route_count; i++) {
-        struct route *route = &agent.routes[i];
-        if (!(route->holders[slot / 64] >> slot % 64 & 1))
-            continue;
-        route->holders[slot / 64] &= ~((uint64_t)1 << slot % 64);
-        tell_hold(route);
-    }
 }
 
 /* ---- Starting one here ---- */
@@ -509,7 +320,7 @@ static void start_here(const struct actor_word *word, const struct request_actor
     atomic_store(&entry->creation, record);
     (void)!lane_submit(&agent.lane, record);
     if (request->reference_mask)
-        tell_inputs_held(word->id);
+        route_tell_inputs_held(word->id);
 }
 
 void actors_call_dead(uint32_t index)
@@ -575,7 +386,7 @@ void actors_process_died(uint16_t slot, uint32_t index, int status)
     bool clean = wait_story(status, how, sizeof(how));
 
     agent.slots[slot].use = SLOT_RESERVED;
-    drop_holds_of(slot);
+    routes_drop_holder(slot);
     if (ready == ACTOR_UNBUILT) {
         const char *cause = "its constructor failed";
         enum moray_code code = MORAY_ACTOR_DIED;
@@ -742,8 +553,8 @@ void actors_call_far(uint32_t index, uint32_t generation)
         /* A handle that came with a task, or in a value: rank 0 tells where the actor is to who holds
          * it, and a call on its way holds it. */
         if (!route->told) {
-            lend(route, index, generation);
-            tell_hold(route);
+            route_lend(route, index, generation);
+            route_tell_hold(route);
         }
         if (route->waiting_count == route->waiting_capacity) {
             route->waiting_capacity = route->waiting_capacity ? route->waiting_capacity * 2 : 16;
@@ -840,7 +651,7 @@ static void forward_new(uint32_t index, const void *bytes, uint32_t count)
     route->holders[home / 64] |= (uint64_t)1 << home % 64;
     route->told = true;
     route->pending_max = ((const struct request_actor *)bytes)->pending_max;
-    inputs_hold(route, bytes, count);
+    route_inputs_hold(route, bytes, count);
     head_ask(index, REQUEST_ACTOR_NEW, whole, count + (uint32_t)sizeof(handle));
     free(whole);
 }
@@ -875,38 +686,26 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
     }
     struct route *route = route_of(id_of(&request->actor));
     if (request->until && lane_find(&agent.lane, request->until - 1, request->until_generation))
-        lend(route, request->until - 1, request->until_generation);
+        route_lend(route, request->until - 1, request->until_generation);
     else if (request->detail > 0)
         route->holders[home / 64] |= (uint64_t)1 << home % 64;
     else
         route->holders[home / 64] &= ~((uint64_t)1 << home % 64);
-    tell_hold(route);
+    route_tell_hold(route);
     agent_answer(index, NULL, 0);
 }
 
 void node_actors_tick(void)
 {
     if (agent.lent_count)
-        lents_look();
+        routes_look();
 }
 
 void node_actors_end(void)
 {
-    for (uint32_t i = 0; i < agent.route_count; i++) {
-        free(agent.routes[i].waiting);
-        free(agent.routes[i].story);
-    }
     for (uint32_t i = 0; i < entries_end; i++) {
         free(inside[i].reason);
         inside[i].reason = NULL;
     }
-    free(agent.routes);
-    free(agent.lents);
-    free(startings);
-    startings = NULL;
-    starting_count = starting_capacity = 0;
-    agent.routes = NULL;
-    agent.lents = NULL;
-    agent.route_count = agent.lent_count = 0;
-    map_clear(&agent.actor_routes);
+    routes_end();
 }

@@ -1,0 +1,189 @@
+#include "node/routes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/array.h"
+#include "node/head.h"
+#include "node/remote.h"
+
+struct lent {
+    uint32_t route, record, generation;
+};
+
+struct route *route_of(uint64_t id)
+{
+    uint64_t *at = map_get(&agent.actor_routes, id);
+
+    if (at)
+        return &agent.routes[*at - 1];
+    agent.routes =
+        array_grown(agent.routes, agent.route_count, &agent.route_capacity, sizeof(*agent.routes));
+    struct route *route = &agent.routes[agent.route_count++];
+    memset(route, 0, sizeof(*route));
+    route->id = id;
+    route->node = UINT32_MAX;
+    map_set(&agent.actor_routes, id, agent.route_count);
+    return route;
+}
+
+/* ---- Handles ---- */
+
+static bool is_held(const struct route *route)
+{
+    if (route->lent)
+        return true;
+    for (int word = 0; word < LANE_SLOT_WORDS; word++)
+        if (route->holders[word])
+            return true;
+    return false;
+}
+
+void route_lend(struct route *route, uint32_t record, uint32_t generation)
+{
+    agent.lents =
+        array_grown(agent.lents, agent.lent_count, &agent.lent_capacity, sizeof(*agent.lents));
+    agent.lents[agent.lent_count++] =
+        (struct lent){(uint32_t)(route - agent.routes), record, generation};
+    route->lent++;
+    lane_await(&agent.lane, record);
+}
+
+/* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
+ * could be there before the calls. Looked for only when the last handle goes. */
+static void lend_to_calls(struct route *route)
+{
+    uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
+    uint32_t number = (uint32_t)(route - agent.routes);
+
+    for (uint32_t i = 0; i < end; i++) {
+        struct record *record = lane_record(&agent.lane, i);
+        uint64_t life = record_life(record);
+        if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
+            record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
+            lane_call(&agent.lane, record)->actor == number)
+            route_lend(route, i, life_generation(life));
+    }
+}
+
+void route_tell_hold(struct route *route)
+{
+    if (!is_held(route) && route->told && route->state != STATE_DEAD)
+        lend_to_calls(route);
+    bool held = is_held(route);
+    struct request_handle word = {
+        .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
+        .detail = held ? 1 : -1};
+
+    if (held == route->told)
+        return;
+    route->told = held;
+    if (agent.is_head)
+        head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
+    else
+        remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
+}
+
+void routes_look(void)
+{
+    for (uint32_t i = 0; i < agent.lent_count;) {
+        struct lent lent = agent.lents[i];
+        struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
+        if (record && !life_ended(record_life(record))) {
+            i++;
+            continue;
+        }
+        agent.lents[i] = agent.lents[--agent.lent_count];
+        agent.routes[lent.route].lent--;
+        route_tell_hold(&agent.routes[lent.route]);
+    }
+}
+
+/* ---- What constructors take ---- */
+
+/* An actor made by a process here, whose node has not said yet that it holds the references among the
+ * constructor's arguments. Meanwhile this agent does, and has a handle, so that rank 0 tells it if the
+ * actor never starts. */
+struct starting {
+    uint64_t id;
+    uint32_t count;
+    uint32_t inputs[MORAY_PARAMETERS_MAX];
+};
+
+static struct starting *startings;
+static uint32_t starting_count, starting_capacity;
+
+void route_inputs_hold(struct route *route, const struct request_actor *request, uint32_t bytes)
+{
+    uint64_t before = (uint64_t)sizeof(*request) + ((uint64_t)request->name_bytes + 7) / 8 * 8;
+    uint32_t count = (uint32_t)__builtin_popcount(request->reference_mask);
+    const moray_ref *refs = (const moray_ref *)((const char *)request + before);
+    struct starting starting = {.id = route->id};
+
+    if (!count || count > MORAY_PARAMETERS_MAX || before + count * sizeof(*refs) > bytes)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        if (refs[i].owner == agent.rank + 1 &&
+            lane_find(&agent.lane, refs[i].index, refs[i].generation)) {
+            lane_hold(&agent.lane, refs[i].index);
+            starting.inputs[starting.count++] = refs[i].index;
+        }
+    startings = array_grown(startings, starting_count, &starting_capacity, sizeof(*startings));
+    startings[starting_count++] = starting;
+    route->lent++;
+}
+
+void actors_inputs_held(uint64_t id)
+{
+    uint32_t at = 0;
+
+    while (at < starting_count && startings[at].id != id)
+        at++;
+    if (at == starting_count)
+        return;
+    struct starting starting = startings[at];
+    startings[at] = startings[--starting_count];
+    for (uint32_t i = 0; i < starting.count; i++)
+        drop_own(starting.inputs[i]);
+    struct route *route = route_of(id);
+    route->lent--;
+    route_tell_hold(route);
+}
+
+void route_tell_inputs_held(uint64_t id)
+{
+    uint32_t creator = (uint32_t)(id >> ACTOR_ID_RANK_SHIFT) - 1;
+
+    if (creator == agent.rank)
+        actors_inputs_held(id);
+    else if (creator < agent.rank_count)
+        remote_tell_starts(creator, id);
+}
+
+void routes_drop_holder(uint16_t slot)
+{
+    for (uint32_t i = 0; i < agent.route_count; i++) {
+        struct route *route = &agent.routes[i];
+        if (!(route->holders[slot / 64] >> slot % 64 & 1))
+            continue;
+        route->holders[slot / 64] &= ~((uint64_t)1 << slot % 64);
+        route_tell_hold(route);
+    }
+}
+
+void routes_end(void)
+{
+    for (uint32_t i = 0; i < agent.route_count; i++) {
+        free(agent.routes[i].story);
+        free(agent.routes[i].waiting);
+    }
+    free(agent.routes);
+    free(agent.lents);
+    free(startings);
+    startings = NULL;
+    starting_count = starting_capacity = 0;
+    agent.routes = NULL;
+    agent.lents = NULL;
+    agent.route_count = agent.lent_count = 0;
+    map_clear(&agent.actor_routes);
+}

@@ -1,0 +1,60 @@
+/**
+ * What a node knows of the actors that its processes have handles of, wherever those live.
+ *
+ *     held     by a process (a bit), by a task that has it as an argument or a call under way (lent),
+ *              by this agent for one that a process here has made and that has not begun (inputs)
+ *     told     whether rank 0 counts this node among those that hold it
+ *
+ * The last hold that goes here is told to rank 0, and the last of all ends the actor.
+ * Threads: the agent's. Owner: routes live until the job's end; a pointer until the next route_of().
+ */
+#ifndef MORAY_NODE_ROUTES_H
+#define MORAY_NODE_ROUTES_H
+
+#include "client/requests.h"
+#include "node/agent.h"
+
+enum {
+    STATE_DEAD = 5, /* ACTORS_DEAD of gcs/actors.h, which is rank 0's */
+    ACTOR_ID_RANK_SHIFT = 40,
+};
+
+struct route {
+    uint64_t id;
+    uint32_t node;        /* rank; UINT32_MAX: not known yet */
+    uint32_t entry;       /* index + 1 in the node's table, if it is here */
+    uint32_t state;       /* as the head says: enum actors_state */
+    uint32_t pending_max; /* calls that one process may have under way */
+    enum moray_code code;
+    char *story;                       /* why it is dead; NULL: it is not */
+    uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
+    uint32_t lent;                     /* tasks that have it as an argument */
+    bool told;                         /* the head thinks that we hold it */
+    bool ordered;                      /* rank 0 has sent it here to start */
+    struct lane_mail *waiting;         /* calls in order, while its place is not known */
+    uint32_t waiting_count, waiting_capacity;
+};
+
+/** The route of an actor, made if there is none. */
+struct route *route_of(uint64_t id);
+
+/** One more holder: the record, task or call, until it has ended. */
+void route_lend(struct route *route, uint32_t record, uint32_t generation);
+
+/** Tells rank 0 if the first hold has come or the last has gone. */
+void route_tell_hold(struct route *route);
+
+/** Lets go what was lent to records that have ended by now; and what the process of a slot held. */
+void routes_look(void);
+void routes_drop_holder(uint16_t slot);
+
+/** Holds the references among a constructor's arguments until the actor's node says that it does, or
+ *  that there will be no actor. `bytes`: of the request with its name and arguments, checked here. */
+void route_inputs_hold(struct route *route, const struct request_actor *request, uint32_t bytes);
+
+/** Says so to the rank whose process made the actor. */
+void route_tell_inputs_held(uint64_t id);
+
+void routes_end(void);
+
+#endif
