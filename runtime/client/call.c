@@ -440,7 +440,10 @@ static inline uint32_t sleeper_due(void)
             driver_submits(parked);
         return 0;
     }
-    return me.role == ROLE_DRIVER && thread_owner ? driver_submits_more(parked) : parked;
+    if (me.role == ROLE_DRIVER && thread_owner)
+        return driver_submits_more(parked);
+    driver_lent_submits();
+    return parked;
 }
 
 /* Nobody was idle: the parked worker looks after the queue from now on, every few milliseconds. */
@@ -458,8 +461,6 @@ ON_TRIP moray_ref moray_submit(const struct moray_function *function, const stru
     struct making making;
     moray_ref ref = {0, 0, 0, 0};
 
-    if (__builtin_expect(atomic_load_explicit(&me.cold, memory_order_relaxed), 0))
-        driver_warms(function);
     if (enter() != MORAY_OK)
         return ref;
     making.function = function;

@@ -1,4 +1,5 @@
 #include <cpuid.h>
+#include <sys/syscall.h>
 
 #include "client/process.h"
 
@@ -11,9 +12,12 @@
  * Which of those that sleep is the parked one is the driver's choice, made anew when it submits while
  * nobody looks for work. `here` is the worker bound to the hardware thread that the driver is on:
  *     it will compute      `here` is parked, another one is woken, on another core
- *     it will wait         `here` is woken and has the driver's core (it is lent): the core changes hands
- *                          when the driver sleeps, and when it is woken; no other core leaves its idle
- *                          state, which costs more than the whole trip
+ *     it will wait         `here` is woken and has the driver's core (it is lent): no other core leaves
+ *                          its idle state, which costs more than the whole trip
+ * Both stay runnable meanwhile: the driver yields to the worker, and the worker, when its task has ended,
+ * to the driver. That takes half as long as to sleep and be woken, and what the worker does before it
+ * sleeps is done after the driver went on. When two yields in a row were not over soon (the tasks are
+ * long, or others use the core too, each for some ms) it sleeps instead for the next PATIENCE times.
  * What it will do is what it lately did: `trust` counts the submits that were followed at once by a
  * wait. A lent core is a hint: if the driver submits more, or looks in vain, another worker is woken.
  * A driver that comes back at once from its waits is awake, and lends nothing: it and a worker on
@@ -26,15 +30,19 @@ enum {
     AT_ONCE_TICKS = 150000,   /* from a submit to the wait for it: some 50 us */
     COMPUTES_TICKS = 3000000, /* it did something else meanwhile: some ms */
     AWAY_TICKS = 150000,      /* of user code between two waits */
+    YIELD_TICKS = 600000,     /* over soon: some 200 us */
     TRUST_MAX = 8,
     TRUST_LENDS = 2,
+    PATIENCE = 64,
 };
 
 static struct {
     uint64_t submitted; /* when; it has not waited since; 0: it has */
     uint64_t returned;  /* from its last sleep */
     uint32_t trust;
-    uint16_t lent; /* the worker that was woken on its core for that submit; 0: none */
+    uint32_t patience; /* so often more it sleeps, and does not yield */
+    bool late;         /* its last yield was */
+    uint16_t lent;     /* the worker that was woken on its core for that submit; 0: none */
 } lately;
 
 static uint64_t ticks(void)
@@ -71,7 +79,7 @@ static bool sleeps(uint32_t slot)
 }
 
 /* A worker with nothing to do that is bound to `cpu`, or, `but` not, to another; 0: none. */
-static uint16_t idle_worker(int32_t cpu, bool but)
+ON_TRIP static uint16_t idle_worker(int32_t cpu, bool but)
 {
     struct lane_control *control = me.lane.control;
 
@@ -96,34 +104,9 @@ static void change_places(uint32_t parked, uint16_t idle)
     lane_bit_set(control->idle, parked);
 }
 
-/* What all that follow need, asked for at once instead of missed one by one. */
-static void fetch_shared(const struct lane_slot *other)
+static inline bool is_lent(void)
 {
-    struct lane_control *control = me.lane.control;
-
-    trip_fetch(&me, &me + 1);
-    trip_fetch(me.lane.self, me.lane.self->node);
-    trip_fetch(me.node, me.node->host);
-    trip_fetch(me.node->tokens, me.node->tokens + 8);
-    trip_fetch(me.node->wanting, me.node->wanting + 8);
-    trip_fetch(me.node->coreless, me.node->coreless + 8);
-    trip_fetch(control, control->node);
-    if (other)
-        trip_fetch(other, other->node);
-    trip_fetch_pages();
-}
-
-ON_TRIP void driver_warms(const struct moray_function *function)
-{
-    atomic_store_explicit(&me.cold, false, memory_order_relaxed);
-    trip_fetch(function, function + 1);
-    fetch_shared(NULL);
-}
-
-ON_TRIP void driver_lent_warms(void)
-{
-    if (atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) == me.slot)
-        fetch_shared(&me.lane.slots[SLOT_DRIVER]);
+    return atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) == me.slot;
 }
 
 ON_TRIP void driver_submits(uint32_t parked)
@@ -150,8 +133,8 @@ ON_TRIP void driver_submits(uint32_t parked)
         change_places(parked, other);
     }
     lately.lent = me.lane.rouse_first = here;
+    atomic_store(&me.node->lent_yields, !lately.patience);
     atomic_store(&me.node->lent_slot, here);
-    trip_fetch(&me.lane.slots[here], me.lane.slots[here].node);
 }
 
 uint32_t driver_submits_more(uint32_t parked)
@@ -178,9 +161,55 @@ ON_TRIP bool driver_waits(void)
     return lately.lent != 0;
 }
 
+/* sched_yield(2), not on a page of the C library. */
+static inline void yield(void)
+{
+    long result;
+
+    __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
+}
+
+ON_TRIP bool driver_yields(uint32_t index)
+{
+    uint64_t before;
+
+    if (lately.patience) {
+        lately.patience--;
+        return false;
+    }
+    leave(); /* other threads of the driver go on meanwhile */
+    before = ticks();
+    yield();
+    lately.returned = ticks();
+    (void)!enter();
+    if (lately.returned - before <= YIELD_TICKS)
+        lately.late = false;
+    else if (lately.late)
+        lately.patience = PATIENCE;
+    else
+        lately.late = true; /* once is chance */
+    if (!life_ended(record_life(lane_record(&me.lane, index))))
+        return false;
+    lately.lent = 0;
+    atomic_store(&me.node->driver_busy, 1);
+    return true;
+}
+
+ON_TRIP void driver_lent_yields(void)
+{
+    if (is_lent() && atomic_load_explicit(&me.node->lent_yields, memory_order_relaxed))
+        yield();
+}
+
+void driver_lent_submits(void)
+{
+    if (is_lent())
+        atomic_store(&me.node->driver_busy, 0);
+}
+
 bool driver_lent(void)
 {
-    if (atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) != me.slot)
+    if (!is_lent())
         return false;
     atomic_store(&me.node->lent_slot, 0);
     return true;
@@ -220,7 +249,6 @@ ON_TRIP void driver_returns(void)
     if (!parked)
         return;
     lately.lent = 0;
-    atomic_store_explicit(&me.cold, lately.trust >= TRUST_LENDS, memory_order_relaxed);
     lately.returned = ticks();
     atomic_store(&me.node->driver_busy, 1);
     if (lane_bit(me.lane.control->idle, parked)) {

@@ -32,6 +32,7 @@ struct node_shared {
     _Atomic uint32_t parked_slot;  /* worker that gives its core to the driver; 0: none */
     _Atomic uint32_t parked_deep;  /* that slot, if it sleeps long: see sleeper_due() */
     _Atomic uint32_t lent_slot;    /* worker that has the driver's core for one task; 0: none */
+    _Atomic uint32_t lent_yields;  /* … and gives it back at the end of the task */
     _Atomic uint32_t lane_workers; /* how many worker processes may take tasks of the queues */
     _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
     _Atomic uint32_t agent_deep;   /* the agent sleeps long: the next submit wakes it */
@@ -80,7 +81,6 @@ struct frame {
 
 struct process {
     enum process_role role;
-    _Atomic bool cold; /* the driver: what the next submit needs may be in no cache (driver.c) */
     struct lane lane;
     struct node_shared *node;
     uint32_t owner;  /* rank + 1 of the arena */
@@ -243,18 +243,22 @@ void driver_submits(uint32_t parked);
 uint32_t driver_submits_more(uint32_t parked);
 /** Before it waits; whether its core is lent, so that it should sleep at once. */
 bool driver_waits(void);
+/** For the end of a record, after it lent its core: lets the worker run. Returns whether it has ended.
+ *  Called inside the door; leaves it meanwhile. */
+bool driver_yields(uint32_t index);
 /** Before and after it sleeps; it has looked in vain and computes on. */
 void driver_sleeps(void);
 void driver_returns(void);
 void driver_polls(void);
-/** Where what a trip needs is in no cache: before a submit, and after a lent worker's sleep. */
-void driver_warms(const struct moray_function *function);
-void driver_lent_warms(void);
 /** After tasks may have become ready in a process that runs none of them: the parked worker, which sleeps
  *  long, is woken if there is work and nobody else to take it. Any process. */
 void parked_rouse(struct lane *lane, struct node_shared *node);
 /** A worker's: whether it has the driver's core, which waits for it: then it does not look round. */
 bool driver_lent(void);
+/** The same worker's: after the first task since its sleep; and before it submits one while all others
+ *  sleep: the driver, which waits for it, needs no second core. */
+void driver_lent_yields(void);
+void driver_lent_submits(void);
 /** A token became free: wakes one that waits for a core, else one that would work. Any process. */
 void cores_offer(struct lane *lane, struct node_shared *node);
 bool spin_allowed(void);

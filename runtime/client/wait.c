@@ -12,7 +12,7 @@
  *     run it on this stack             a worker, without a limit, and what it waits for likewise
  *     run what its runner has queued   leapfrogging: what it made, of the process that runs it (Wagner, Calder
  *                                      1993), on which its end depends
- *     look for a while                 at most MORAY_SPIN_US, where cores are free
+ *     look for a while                 at most MORAY_SPIN_US, where cores are free; or yield (driver.c)
  *     sleep                            the core goes to somebody else meanwhile; woken where all
  *                                      processes of the node sleep like this, it runs what it needs
  */
@@ -194,6 +194,15 @@ OFF_TRIP static bool spin_for(uint32_t index)
     return false;
 }
 
+/* Before it sleeps. Who shares its core with the worker of the task gives way to it; not with a limit,
+ * which may pass while the worker runs. */
+ON_TRIP static bool look_for_end(uint32_t index, uint64_t until_ns)
+{
+    if (!driver_waits())
+        return spin_for(index);
+    return !until_ns && driver_yields(index);
+}
+
 /* Most requests are answered in microseconds: the core is kept so long. */
 OFF_TRIP static bool answered_soon(struct record *record)
 {
@@ -270,7 +279,7 @@ ON_TRIP OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_n
         bool helps = until_ns == 0 && may_run_here();
         while (helps && !life_ended(record_life(record)) && run_towards(index))
             ;
-        if (life_ended(record_life(record)) || (!driver_waits() && spin_for(index)) ||
+        if (life_ended(record_life(record)) || look_for_end(index, until_ns) ||
             lane_await(&me.lane, index))
             return MORAY_OK;
         leave();

@@ -234,7 +234,6 @@ static void rest(void)
         lane_bump(&self->sleeps);
         uint64_t heads = heads_sum();
         bool whole = process_sleep(seen, 0);
-        driver_lent_warms();
         if (whole && lane_has_work(&me.lane) && may_take() && core_has() && !parks &&
             !is_parked() && heads == heads_sum())
             rescue_count(seen, "there is work that nobody takes");
@@ -284,8 +283,10 @@ ON_TRIP void worker_main(int worker_index, bool spare)
         }
         if (rested)
             pass_on(); /* what a push left to us because we searched may be more than one task */
-        rested = false;
         run_record(index);
+        if (rested)
+            driver_lent_yields();
+        rested = false;
         if (__builtin_expect(core_is_wanted(), 0))
             core_give();
     }
