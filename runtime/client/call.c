@@ -101,9 +101,10 @@ static enum moray_code arguments_find(const struct moray_function *function,
 }
 
 /* Resolves references and adds the blob up. `inputs` gets the records of the references. */
-ON_TRIP enum moray_code arguments_check(const struct moray_function *function,
-                                        const struct moray_argument *arguments, unsigned count,
-                                        uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
+ON_TRIP_THERE enum moray_code arguments_check(const struct moray_function *function,
+                                              const struct moray_argument *arguments,
+                                              unsigned count, uint32_t *inputs, uint16_t *mask,
+                                              uint32_t *bytes)
 {
     enum moray_code code = arguments_find(function, arguments, count, inputs, mask, bytes);
 
@@ -114,9 +115,9 @@ ON_TRIP enum moray_code arguments_check(const struct moray_function *function,
     return code;
 }
 
-ON_TRIP void arguments_pack(const struct moray_function *function,
-                            const struct moray_argument *arguments, unsigned count,
-                            const uint32_t *inputs, uint16_t mask, char *blob)
+ON_TRIP_THERE void arguments_pack(const struct moray_function *function,
+                                  const struct moray_argument *arguments, unsigned count,
+                                  const uint32_t *inputs, uint16_t mask, char *blob)
 {
     moray_ref *refs = (moray_ref *)blob;
 
@@ -290,8 +291,8 @@ static uint8_t attempts_of(const struct making *making, bool method)
 }
 
 /* Everything up to the submission. */
-ON_TRIP static enum moray_code make(struct making *making, enum record_kind kind,
-                                    struct record_call **call)
+ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kind kind,
+                                          struct record_call **call)
 {
     enum moray_code code;
     struct record *record;
@@ -364,7 +365,7 @@ ON_TRIP static enum moray_code make(struct making *making, enum record_kind kind
 }
 
 /* The references to the results, each with a hold for the caller. */
-ON_TRIP static moray_ref results_give(const struct making *making, moray_ref *results)
+ON_TRIP_THERE static moray_ref results_give(const struct making *making, moray_ref *results)
 {
     const struct moray_function *function = making->function;
     moray_ref first =
@@ -453,10 +454,11 @@ static void wake_parked(uint32_t parked)
     lane_wake(&me.lane, (uint16_t)parked);
 }
 
-ON_TRIP moray_ref moray_submit(const struct moray_function *function, const struct moray_site *site,
-                               const struct moray_task_options *options,
-                               const struct moray_argument *arguments, unsigned count,
-                               moray_ref *results)
+ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
+                                     const struct moray_site *site,
+                                     const struct moray_task_options *options,
+                                     const struct moray_argument *arguments, unsigned count,
+                                     moray_ref *results)
 {
     struct making making;
     moray_ref ref = {0, 0, 0, 0};

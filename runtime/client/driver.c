@@ -36,7 +36,7 @@ enum {
     PATIENCE = 64,
 };
 
-static struct {
+TRIP_DATA static struct {
     uint64_t submitted; /* when; it has not waited since; 0: it has */
     uint64_t returned;  /* from its last sleep */
     uint32_t trust;
@@ -62,7 +62,7 @@ static bool has_rdtscp(void)
  * word for sched_getcpu(). */
 static int32_t cpu_here(void)
 {
-    static int8_t has;
+    TRIP_DATA static int8_t has;
     unsigned word;
 
     if (__builtin_expect(!has, 0))
@@ -79,7 +79,7 @@ static bool sleeps(uint32_t slot)
 }
 
 /* A worker with nothing to do that is bound to `cpu`, or, `but` not, to another; 0: none. */
-ON_TRIP static uint16_t idle_worker(int32_t cpu, bool but)
+ON_TRIP_THERE static uint16_t idle_worker(int32_t cpu, bool but)
 {
     struct lane_control *control = me.lane.control;
 
@@ -109,7 +109,7 @@ static inline bool is_lent(void)
     return atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) == me.slot;
 }
 
-ON_TRIP void driver_submits(uint32_t parked)
+ON_TRIP_THERE void driver_submits(uint32_t parked)
 {
     int32_t cpu = cpu_here();
     uint64_t now = ticks();
@@ -148,7 +148,7 @@ uint32_t driver_submits_more(uint32_t parked)
     return parked;
 }
 
-ON_TRIP bool driver_waits(void)
+ON_TRIP_BACK bool driver_waits(void)
 {
     if (!lately.submitted)
         return false;
@@ -169,7 +169,7 @@ static inline void yield(void)
     __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
 }
 
-ON_TRIP bool driver_yields(uint32_t index)
+ON_TRIP_BACK bool driver_yields(uint32_t index)
 {
     uint64_t before;
 
@@ -224,7 +224,7 @@ static bool work_is_left(void)
     return lane_has_work(&me.lane);
 }
 
-ON_TRIP void driver_sleeps(void)
+ON_TRIP_BACK void driver_sleeps(void)
 {
     uint32_t parked = atomic_load(&me.node->parked_slot);
 
@@ -242,7 +242,7 @@ ON_TRIP void driver_sleeps(void)
     }
 }
 
-ON_TRIP void driver_returns(void)
+ON_TRIP_BACK void driver_returns(void)
 {
     uint32_t parked = atomic_load(&me.node->parked_slot);
 

@@ -262,8 +262,8 @@ static enum moray_code wrong_type(moray_ref ref, const char *wanted)
                     holds ? holds : "another type", wanted, *what ? "; it was made by " : "", what);
 }
 
-ON_TRIP void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash,
-                              const char *type, const struct moray_site *site, int release)
+ON_TRIP_BACK void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash,
+                                   const char *type, const struct moray_site *site, int release)
 {
     enum moray_code code = MORAY_OK;
 

@@ -13,15 +13,18 @@
  * ranks' programs agree (decisions.md, 15).
  */
 
-const struct moray_function **functions;
-uint32_t function_count;
+enum { FUNCTIONS_FEW = 32 };
+
+TRIP_DATA const struct moray_function **functions;
+TRIP_DATA uint32_t function_count;
+TRIP_DATA static const struct moray_function *few[FUNCTIONS_FEW]; /* a small program's */
 const struct moray_class **classes;
 uint32_t class_count;
 
 static struct moray_function **found;
 static struct moray_class **found_classes;
 static uint32_t found_count, found_capacity, found_class_count, found_class_capacity;
-static const char *image_first, *image_last; /* of the main program */
+TRIP_DATA static const char *image_first, *image_last; /* of the main program */
 
 void moray_register(struct moray_function *function)
 {
@@ -89,6 +92,8 @@ enum moray_code functions_settle(struct moray_error *error)
         found_classes[i]->id = i;
     functions = (const struct moray_function **)found;
     function_count = found_count;
+    if (found_count && found_count <= FUNCTIONS_FEW)
+        functions = memcpy(few, found, found_count * sizeof(*found));
     classes = (const struct moray_class **)found_classes;
     class_count = found_class_count;
     return stop_settle(found, found_count, error);
@@ -131,7 +136,7 @@ uint64_t program_digest(void)
 }
 
 /* A site lies in the program's constants, at the same distance from its first byte in every rank. */
-ON_TRIP uint32_t site_pack(const struct moray_site *site)
+ON_TRIP_THERE uint32_t site_pack(const struct moray_site *site)
 {
     const char *at = (const char *)site;
     return at >= image_first && at < image_last && (uint64_t)(at - image_first) < UINT32_MAX

@@ -247,8 +247,8 @@ static enum moray_code fetch(uint32_t index, uint64_t until_ns)
     return code;
 }
 
-ON_TRIP enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data,
-                                     uint64_t *bytes)
+ON_TRIP_BACK enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data,
+                                          uint64_t *bytes)
 {
     struct record *record = lane_record(&me.lane, index);
     uint16_t flags = atomic_load_explicit(&record->flags, memory_order_acquire);
@@ -290,8 +290,8 @@ enum moray_code record_outcome(uint32_t index, uint64_t until_ns, const void **d
 }
 
 /* Waits for the end of a record, and for its bytes, within one limit. */
-ON_TRIP static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, const void **data,
-                                            uint64_t *bytes)
+ON_TRIP_BACK static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms,
+                                                 const void **data, uint64_t *bytes)
 {
     const struct record *record = lane_record(&me.lane, index);
     uint64_t until_ns = 0;
@@ -306,7 +306,8 @@ ON_TRIP static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, co
     return code == MORAY_OK ? record_outcome(index, until_ns, data, bytes) : code;
 }
 
-ON_TRIP enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t limit_ms)
+ON_TRIP_BACK enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size,
+                                             int64_t limit_ms)
 {
     enum moray_code code = enter();
     uint32_t index;
@@ -384,7 +385,7 @@ void moray_view_release(moray_view *view)
 
 /* ---- Holds ---- */
 
-ON_TRIP enum moray_code moray_release(moray_ref ref)
+ON_TRIP_BACK enum moray_code moray_release(moray_ref ref)
 {
     enum moray_code code = enter();
     uint32_t index, held;

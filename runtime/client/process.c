@@ -19,12 +19,12 @@
 
 enum { RESCUE_DOUBT_LOOKS = 20 };
 
-struct process me = {.token = -1, .worker_index = -1};
+TRIP_DATA struct process me = {.token = -1, .worker_index = -1};
 _Thread_local struct frame *frame_top;
 _Thread_local bool thread_inside, thread_owner;
 static _Thread_local struct moray_error last;
 
-ON_TRIP uint64_t now_ns(void)
+ON_TRIP_BACK uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -200,7 +200,7 @@ static void frame_compact(struct frame *frame)
     frame->hold_count = out;
 }
 
-ON_TRIP void frame_note(uint32_t index, uint32_t generation, bool gone)
+ON_TRIP_THERE void frame_note(uint32_t index, uint32_t generation, bool gone)
 {
     struct frame *frame = frame_top;
 
@@ -305,7 +305,7 @@ void far_forget(void)
     kept_capacity = 0;
 }
 
-ON_TRIP enum moray_code ref_find(moray_ref ref, uint32_t *index)
+ON_TRIP_BACK enum moray_code ref_find(moray_ref ref, uint32_t *index)
 {
     if (__builtin_expect(ref.owner == 0, 0)) {
         if (last.code == MORAY_OK)
@@ -353,7 +353,7 @@ static inline long futex(const _Atomic uint32_t *word, int operation, uint32_t v
     return result;
 }
 
-ON_TRIP void process_wake(void *context, uint16_t slot)
+ON_TRIP_THERE void process_wake(void *context, uint16_t slot)
 {
     (void)context;
     if (slot == LANE_AGENT) {

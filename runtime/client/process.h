@@ -71,11 +71,12 @@ struct frame {
     uint32_t generation;
     uint32_t submitter; /* order of method calls */
     struct hold *holds; /* `few`, or in the heap */
-    uint32_t hold_count, hold_capacity;
+    uint32_t hold_count;
     enum moray_code failed; /* by moray_fail */
-    char *story;
+    uint32_t hold_capacity;
     bool retry;
     bool actor;
+    char *story;
     struct hold few[FRAME_FEW];
 };
 

@@ -127,7 +127,7 @@ static bool inputs_find(uint32_t index, const struct moray_function *function,
 /* ---- References inside results ---- */
 
 static const struct moray_insides *insides[256];
-static uint32_t insides_count;
+TRIP_DATA static uint32_t insides_count;
 
 void moray_register_refs(const struct moray_insides *one)
 {

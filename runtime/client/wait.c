@@ -141,7 +141,7 @@ OFF_TRIP static bool run_towards(uint32_t index)
     }
 }
 
-ON_TRIP enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
+ON_TRIP_BACK enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
 {
     *until_ns = 0;
     if (limit_ms == 0)
@@ -161,7 +161,7 @@ ON_TRIP enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
     return MORAY_OK;
 }
 
-ON_TRIP bool spin_allowed(void)
+ON_TRIP_BACK bool spin_allowed(void)
 {
     uint32_t awake = 0, end = me.node->slot_first_actor;
 
@@ -196,7 +196,7 @@ OFF_TRIP static bool spin_for(uint32_t index)
 
 /* Before it sleeps. Who shares its core with the worker of the task gives way to it; not with a limit,
  * which may pass while the worker runs. */
-ON_TRIP static bool look_for_end(uint32_t index, uint64_t until_ns)
+ON_TRIP_BACK static bool look_for_end(uint32_t index, uint64_t until_ns)
 {
     if (!driver_waits())
         return spin_for(index);
@@ -215,7 +215,7 @@ OFF_TRIP static bool answered_soon(struct record *record)
     return life_ended(record_life(record));
 }
 
-ON_TRIP enum moray_code record_wait(uint32_t index, int64_t limit_ms)
+ON_TRIP_BACK enum moray_code record_wait(uint32_t index, int64_t limit_ms)
 {
     uint64_t until_ns;
     enum moray_code code;
@@ -228,7 +228,8 @@ ON_TRIP enum moray_code record_wait(uint32_t index, int64_t limit_ms)
 
 /* Sleeps, without a core, for the end of a record. Returns whether it has a core again, to run a task
  * that the end depends on. */
-ON_TRIP static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enum moray_code *code)
+ON_TRIP_BACK static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps,
+                                   enum moray_code *code)
 {
     struct record *record = lane_record(&me.lane, index);
     bool alone = false, woken = false;
@@ -265,7 +266,7 @@ ON_TRIP static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps, enu
 }
 
 /* The long way: what it waits for is not here to be run, or has waits of its own. */
-ON_TRIP OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_ns)
+ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
     enum moray_code code = MORAY_OK;
@@ -297,7 +298,7 @@ ON_TRIP OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_n
     return life_ended(record_life(record)) ? MORAY_OK : code;
 }
 
-ON_TRIP enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
+ON_TRIP_BACK enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
 

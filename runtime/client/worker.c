@@ -69,7 +69,8 @@ ON_TRIP void run_setups(void)
     }
 }
 
-static bool stays; /* it left the driver's core for work that lay there, and stays for all of it */
+TRIP_DATA static bool
+    stays; /* it left the driver's core for work that lay there, and stays for all of it */
 
 static bool is_parked(void)
 {

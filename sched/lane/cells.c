@@ -83,7 +83,7 @@ static void chain_free_first(struct lane *lane, uint32_t link)
     store(&self->undo_cell, link);
 #endif
     store(&self->chain, next);
-    if (pool_home(&lane->cell_pool, link - 1) == lane->slot) {
+    if (pool_owns(&lane->cell_pool, link - 1)) {
         store(&cell->task, 0);
         pool_give(&lane->cell_pool, link - 1);
     } else {

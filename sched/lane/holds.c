@@ -34,7 +34,7 @@ bool lane_unheld(const struct lane *lane, const struct record *record)
     return holders_empty(lane, record);
 }
 
-ON_TRIP bool holders_empty(const struct lane *lane, const struct record *record)
+ON_TRIP_BACK bool holders_empty(const struct lane *lane, const struct record *record)
 {
     uint64_t bits = atomic_load_explicit(&record->holders, memory_order_seq_cst);
 
@@ -99,9 +99,9 @@ static void held_grow(struct lane *lane)
     free(old_count);
 }
 
-ON_TRIP uint32_t lane_held(const struct lane *lane, uint32_t index)
+ON_TRIP_BACK uint32_t lane_held(const struct lane *lane, uint32_t index)
 {
-    if (lane_home(lane, index) == lane->slot)
+    if (pool_owns(&lane->record_pool, index))
         return atomic_load_explicit(&lane_record(lane, index)->home_count, memory_order_relaxed);
     uint32_t *at = held_find(lane, index);
     return at ? lane->held_count[at - lane->held] : 0;
@@ -111,7 +111,7 @@ void lane_hold(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
 
-    if (lane_home(lane, index) == lane->slot) {
+    if (pool_owns(&lane->record_pool, index)) {
         uint32_t count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
         atomic_store_explicit(&record->home_count, count + 1, memory_order_relaxed);
         return;
@@ -171,13 +171,13 @@ static void drop_foreign(struct lane *lane, uint32_t index)
         home_tell(lane, index);
 }
 
-ON_TRIP void lane_drop(struct lane *lane, uint32_t index)
+ON_TRIP_BACK void lane_drop(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life;
     uint32_t count;
 
-    if (lane_home(lane, index) != lane->slot) {
+    if (!pool_owns(&lane->record_pool, index)) {
         drop_foreign(lane, index);
         return;
     }
@@ -200,7 +200,7 @@ ON_TRIP void lane_drop(struct lane *lane, uint32_t index)
         pool_give(&lane->record_pool, index);
 }
 
-ON_TRIP bool lane_await(struct lane *lane, uint32_t index)
+ON_TRIP_BACK bool lane_await(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
 
@@ -295,8 +295,8 @@ static void free_by_agent(struct lane *lane, uint32_t index, uint32_t generation
 
 /* True: it is free now, and the caller's to give back. Its inputs are added to `dropped`: to drop one
  * may free that one too, and so on down a long chain: hence the list instead of a recursion. */
-ON_TRIP static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
-                               uint32_t *dropped_count)
+ON_TRIP_BACK static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
+                                    uint32_t *dropped_count)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life = atomic_load_explicit(&record->life, memory_order_seq_cst);
@@ -333,7 +333,7 @@ ON_TRIP static bool settle_one(struct lane *lane, uint32_t index, uint32_t *drop
     return release(lane, index);
 }
 
-ON_TRIP bool record_settle(void *context, uint32_t index)
+ON_TRIP_BACK bool record_settle(void *context, uint32_t index)
 {
     struct lane *lane = context;
     uint32_t few[256], *dropped = few, count = 0, capacity = 256;
@@ -342,7 +342,7 @@ ON_TRIP bool record_settle(void *context, uint32_t index)
     while (count > 0) {
         uint32_t input = dropped[--count];
         struct record *record = lane_record(lane, input);
-        if (lane_home(lane, input) != lane->slot ||
+        if (!pool_owns(&lane->record_pool, input) ||
             atomic_load_explicit(&record->home_count, memory_order_relaxed) > 1) {
             lane_drop(lane, input);
             continue;

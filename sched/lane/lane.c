@@ -203,7 +203,7 @@ ON_TRIP bool lane_has_work(const struct lane *lane)
 
 /* ---- Waking ---- */
 
-ON_TRIP void lane_wake(struct lane *lane, uint16_t slot)
+ON_TRIP_THERE void lane_wake(struct lane *lane, uint16_t slot)
 {
     struct lane_slot *sleeper = &lane->slots[slot];
 
@@ -224,7 +224,7 @@ static bool idle_take(struct lane *lane, uint32_t slot)
            bit;
 }
 
-ON_TRIP void lane_rouse(struct lane *lane)
+ON_TRIP_THERE void lane_rouse(struct lane *lane)
 {
     uint32_t words = atomic_load_explicit(&lane->control->worker_words, memory_order_relaxed);
 
@@ -269,12 +269,12 @@ void lane_push_hint(struct lane *lane, uint32_t index)
 
 /* ---- Making and submitting ---- */
 
-ON_TRIP uint32_t lane_make(struct lane *lane, enum record_kind kind)
+ON_TRIP_THERE uint32_t lane_make(struct lane *lane, enum record_kind kind)
 {
     uint32_t index = pool_take(&lane->record_pool);
     struct record *record;
     uint64_t life;
-    uint32_t top;
+    uint32_t top, parent = RECORD_NONE, generation = 0;
 
     if (__builtin_expect(index == POOL_NONE, 0))
         return RECORD_NONE;
@@ -298,13 +298,12 @@ ON_TRIP uint32_t lane_make(struct lane *lane, enum record_kind kind)
     record->reference_mask = 0;
     record->result_high = 0;
     record->result_low = 0;
-    record->result.parent.index = RECORD_NONE;
-    record->result.parent.generation = 0;
     if ((top = atomic_load_explicit(&lane->self->top, memory_order_relaxed)) != 0) {
-        record->result.parent.index = top - 1;
-        record->result.parent.generation = life_generation(
-            atomic_load_explicit(&lane->records[top - 1].life, memory_order_relaxed));
+        parent = top - 1;
+        generation = life_generation(record_life(lane_record(lane, parent)));
     }
+    record->result.parent.index = parent;
+    record->result.parent.generation = generation;
     return index;
 }
 
@@ -345,7 +344,7 @@ enum moray_code lane_depends(struct lane *lane, uint32_t index, uint32_t input, 
 }
 
 /* MAKING -> WAITING, or QUEUED where nothing is waited for; returns which. */
-ON_TRIP static enum record_state leave_making(struct record *record)
+ON_TRIP_THERE static enum record_state leave_making(struct record *record)
 {
     uint64_t life = atomic_load_explicit(&record->life, memory_order_acquire), next;
 
@@ -368,7 +367,7 @@ ON_TRIP static enum record_state leave_making(struct record *record)
     return life_state(next);
 }
 
-ON_TRIP enum moray_code lane_submit(struct lane *lane, uint32_t index)
+ON_TRIP_THERE enum moray_code lane_submit(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint16_t flags = record_flags(record);
@@ -497,7 +496,7 @@ bool lane_cancel(struct lane *lane, uint32_t index, uint32_t generation,
     return false;
 }
 
-ON_TRIP struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
+ON_TRIP_BACK struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
 {
     struct record *record;
     uint64_t life;

@@ -29,6 +29,7 @@ void pool_attach(struct pool *pool, struct pool_slab *slabs, uint32_t slab_count
                           .slab_count = slab_count,
                           .claimed = claimed,
                           .slot = slot,
+                          .known = POOL_NONE,
                           .settle = settle,
                           .context = context};
     uint32_t end = atomic_load_explicit(claimed, memory_order_acquire);
@@ -74,11 +75,11 @@ static bool collect_some(struct pool *pool)
 {
     uint32_t looks = pool->own_count < COLLECT_SLABS ? pool->own_count : COLLECT_SLABS;
 
-    while (looks-- > 0 && pool->free_count == 0) {
+    while (looks-- > 0 && pool->few_count == 0) {
         pool->turn = pool->turn + 1 < pool->own_count ? pool->turn + 1 : 0;
         collect_slab(pool, pool->own[pool->turn]);
     }
-    return pool->free_count > 0;
+    return pool->few_count > 0;
 }
 
 static bool claim(struct pool *pool)
@@ -103,21 +104,39 @@ static bool claim(struct pool *pool)
     return false;
 }
 
-ON_TRIP uint32_t pool_take(struct pool *pool)
+/* False: no room is left. */
+OFF_TRIP static bool refill(struct pool *pool)
 {
-    if (__builtin_expect(pool->free_count == 0, 0)) {
-        if (!collect_some(pool) && !claim(pool))
-            pool_collect(pool, ~(uint64_t)0);
-        if (pool->free_count == 0)
-            return POOL_NONE;
-    }
-    return pool->free[--pool->free_count];
+    if (pool->free_count == 0 && !collect_some(pool) && !claim(pool))
+        pool_collect(pool, ~(uint64_t)0);
+    while (pool->free_count > 0 && pool->few_count < POOL_FEW / 2)
+        pool->few[pool->few_count++] = pool->free[--pool->free_count];
+    return pool->few_count > 0;
 }
 
-ON_TRIP void pool_give(struct pool *pool, uint32_t item)
+ON_TRIP_THERE uint32_t pool_take(struct pool *pool)
 {
-    if (!push(&pool->free, &pool->free_count, &pool->free_capacity, item))
-        abort(); /* a few bytes of private memory are gone: nothing in this process can go on */
+    if (__builtin_expect(pool->few_count == 0, 0) && !refill(pool))
+        return POOL_NONE;
+    uint32_t item = pool->few[--pool->few_count];
+    pool->known = item / POOL_SLAB_ITEMS;
+    return item;
+}
+
+OFF_TRIP static void spill(struct pool *pool)
+{
+    for (uint32_t i = 0; i < POOL_FEW / 2; i++)
+        if (!push(&pool->free, &pool->free_count, &pool->free_capacity, pool->few[i]))
+            abort(); /* a few bytes of private memory are gone: nothing in this process can go on */
+    pool->few_count -= POOL_FEW / 2;
+    memmove(pool->few, pool->few + POOL_FEW / 2, pool->few_count * sizeof(*pool->few));
+}
+
+ON_TRIP_BACK void pool_give(struct pool *pool, uint32_t item)
+{
+    if (__builtin_expect(pool->few_count == POOL_FEW, 0))
+        spill(pool);
+    pool->few[pool->few_count++] = item;
 }
 
 void pool_mark(struct pool *pool, uint32_t item)

@@ -2,7 +2,8 @@
  * Pools of type-stable items in the arena: records and cells.
  *
  *     slab: 512 items; belongs to the slot that claimed it, for ever
- *     free items of a living slot    in its private stack, known to nobody else
+ *     free items of a living slot    in its private stack, known to nobody else; the top of it beside
+ *                                    what is needed anyway, so that a few tasks touch no page more
  *     items freed by others          a bit in the slab, which the owner collects: a hint, since the
  *                                    item itself says whether it is free
  *     free items of a dead slot      marked so by repair, with their bits set: the slot's next
@@ -18,7 +19,7 @@
 
 #include "base/trip.h"
 
-enum { POOL_SLAB_ITEMS = 512, POOL_NONE = 0xffffffff };
+enum { POOL_SLAB_ITEMS = 512, POOL_FEW = 14, POOL_NONE = 0xffffffff };
 
 struct pool_slab {
     _Atomic uint32_t owner; /* slot + 1; 0: nobody's yet */
@@ -37,7 +38,10 @@ struct pool {
     uint16_t slot;
     pool_settle *settle;
     void *context;
-    uint32_t *free; /* private stack */
+    uint32_t few_count;
+    uint32_t few[POOL_FEW]; /* the top of the private stack */
+    uint32_t known;         /* the own slab of the last item taken */
+    uint32_t *free;         /* the rest of the stack */
     uint32_t free_count, free_capacity;
     uint32_t *own; /* private: slabs of this slot */
     uint32_t own_count, own_capacity;
@@ -70,6 +74,23 @@ static inline uint16_t pool_home(const struct pool *pool, uint32_t item)
     return (uint16_t)(atomic_load_explicit(&pool->slabs[item / POOL_SLAB_ITEMS].owner,
                                            memory_order_relaxed) -
                       1);
+}
+
+/** The private stack: how many items, and the one at depth `i` from its bottom. */
+static inline uint32_t pool_free_count(const struct pool *pool)
+{
+    return pool->free_count + pool->few_count;
+}
+
+static inline uint32_t pool_free_item(const struct pool *pool, uint32_t i)
+{
+    return i < pool->free_count ? pool->free[i] : pool->few[i - pool->free_count];
+}
+
+/** Whether an item is of this slot. Slabs never change hands: of the one known nobody else need be asked. */
+static inline bool pool_owns(const struct pool *pool, uint32_t item)
+{
+    return item / POOL_SLAB_ITEMS == pool->known || pool_home(pool, item) == pool->slot;
 }
 
 #endif

@@ -398,10 +398,10 @@ static void demand_once(const struct pool *pool)
 {
     uint8_t *seen = calloc(pool->slab_count, POOL_SLAB_ITEMS);
 
-    for (uint32_t i = 0; seen && i < pool->free_count; i++) {
-        if (seen[pool->free[i]])
+    for (uint32_t i = 0; seen && i < pool_free_count(pool); i++) {
+        if (seen[pool_free_item(pool, i)])
             give_up("an item is in a free stack twice");
-        seen[pool->free[i]] = 1;
+        seen[pool_free_item(pool, i)] = 1;
     }
     free(seen);
 }
@@ -438,9 +438,9 @@ void node_lost(const struct node *node, struct lane *lanes, struct node_census *
         lane_settle_freed(lane);
         pool_collect(&lane->cell_pool, ~(uint64_t)0);
         census->records_lost +=
-            lane->record_pool.own_count * POOL_SLAB_ITEMS - lane->record_pool.free_count;
+            lane->record_pool.own_count * POOL_SLAB_ITEMS - pool_free_count(&lane->record_pool);
         census->cells_lost +=
-            lane->cell_pool.own_count * POOL_SLAB_ITEMS - lane->cell_pool.free_count;
+            lane->cell_pool.own_count * POOL_SLAB_ITEMS - pool_free_count(&lane->cell_pool);
         census->blocks_lost += blocks_lost(lane);
         pages += lane->arena.own_count;
     }
@@ -460,13 +460,14 @@ static void count_slot(const struct node *node, uint16_t slot, struct node_censu
     lane_settle_freed(&lane);
     pool_collect(&lane.cell_pool, ~(uint64_t)0);
     census->records_lost += slabs_of(lane.record_pool.slabs, record_slabs, slot) * POOL_SLAB_ITEMS -
-                            lane.record_pool.free_count;
+                            pool_free_count(&lane.record_pool);
     census->cells_lost += slabs_of(lane.cell_pool.slabs, cell_slabs, slot) * POOL_SLAB_ITEMS -
-                          lane.cell_pool.free_count;
+                          pool_free_count(&lane.cell_pool);
     demand_once(&lane.record_pool);
     demand_once(&lane.cell_pool);
-    for (uint32_t i = 0; i < lane.record_pool.free_count; i++)
-        if (life_state(record_life(lane_record(&lane, lane.record_pool.free[i]))) != RECORD_FREE)
+    for (uint32_t i = 0; i < pool_free_count(&lane.record_pool); i++)
+        if (life_state(record_life(lane_record(&lane, pool_free_item(&lane.record_pool, i)))) !=
+            RECORD_FREE)
             give_up("a record in a free stack is not free");
     lane_detach(&lane);
 }

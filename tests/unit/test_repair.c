@@ -219,7 +219,7 @@ START_TEST(a_slab_claimed_without_a_word_is_found)
     ck_assert(lane_repair(&lanes[0], WORKER, &calls));
     ck_assert_uint_eq(atomic_load(&control->records_claimed), slab + 1);
     node_attach(&node, &lanes[WORKER], WORKER, LANE_IS_WORKER);
-    ck_assert_uint_eq(lanes[WORKER].record_pool.free_count, POOL_SLAB_ITEMS);
+    ck_assert_uint_eq(pool_free_count(&lanes[WORKER].record_pool), POOL_SLAB_ITEMS);
 }
 END_TEST
 
