@@ -59,11 +59,11 @@
     X(MORAY_QUEUE_MAX, queue_max, COUNT, JOB, "4194304", 16, 67108864, "", "tasks",                \
       "Tasks that one rank may have submitted and not yet finished. At the limit the driver "      \
       "waits.")                                                                                    \
-    X(MORAY_PROCESSES_MAX, processes_max, COUNT, RANK, "256", 2, 65536, "", "processes",           \
+    X(MORAY_PROCESSES_MAX, processes_max, COUNT, RANK, "256", 2, 1022, "", "processes",            \
       "Workers, actors and spare processes that one rank may have at a time.")                     \
-    X(MORAY_SPARES_MAX, spares_max, COUNT, RANK, "auto", 1, 4096, "", "processes",                 \
-      "Extra workers that may stand in for those that wait for a result. auto: what "              \
-      "MORAY_PROCESSES_MAX leaves.")                                                               \
+    X(MORAY_SPARES_MAX, spares_max, COUNT, RANK, "auto", 1, 1021, "", "processes",                 \
+      "Extra workers that may stand in for those that wait for a result. auto: half of what "      \
+      "MORAY_PROCESSES_MAX leaves, at most 64.")                                                   \
     X(MORAY_SPIN_US, spin_us, COUNT, RANK, "20", 0, 10000, "", "microseconds",                     \
       "How long a process looks for work before it sleeps. Never done while more processes are "   \
       "awake than there are cores.")                                                               \

@@ -117,8 +117,7 @@ static enum moray_code arena_make(struct moray_error *error)
                          "MORAY_STORE_BYTES asks for %llu bytes, more than %s of %llu bytes; lower "
                          "it",
                          (unsigned long long)bytes, whose, (unsigned long long)limit);
-    if (processes > LANE_SLOTS_MAX - 2)
-        processes = LANE_SLOTS_MAX - 2;
+    _Static_assert(LANE_SLOTS_MAX - 2 == 1022, "the highest MORAY_PROCESSES_MAX");
     if (processes < agent.worker_count + 2)
         return error_set(error, MORAY_INVALID,
                          "MORAY_PROCESSES_MAX is %u, but the rank has %u "
@@ -127,8 +126,14 @@ static enum moray_code arena_make(struct moray_error *error)
     spares = (processes - agent.worker_count) / 2;
     if (spares > SPARES_MAX)
         spares = SPARES_MAX;
-    if (agent.settings.spares_max && agent.settings.spares_max < spares)
+    if (agent.settings.spares_max)
         spares = (uint32_t)agent.settings.spares_max;
+    if (spares > processes - agent.worker_count)
+        return error_set(
+            error, MORAY_INVALID,
+            "MORAY_SPARES_MAX is %u, but MORAY_PROCESSES_MAX, %u, leaves %u beside the "
+            "rank's %u workers; lower the one or raise the other",
+            spares, processes, processes - agent.worker_count, agent.worker_count);
     agent.slot_count = processes + 2;
     agent.spare_first = 2 + agent.worker_count;
     agent.spare_end = agent.spare_first + spares;

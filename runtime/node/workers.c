@@ -23,6 +23,8 @@
 
 enum { QUICK_DEATHS_MAX = 200 };
 
+static const uint64_t STUCK_NS = 2000000000;
+
 /* The first hardware thread of a core of ours; -1: workers are not bound. */
 static int32_t topology_first_cpu(const struct topology_choice *choice, int core)
 {
@@ -144,13 +146,34 @@ static void waiters_help(uint32_t free_cores)
     }
 }
 
+/* Who waits in moray_wait, or with a time limit, runs nothing meanwhile (decisions.md, 25). */
+static void stuck_look(uint64_t since_ns)
+{
+    uint32_t spares = agent.spare_end - agent.spare_first;
+    uint64_t ran = 0;
+
+    for (uint32_t slot = 2; slot < agent.spare_end; slot++)
+        ran += atomic_load_explicit(&agent.lane.slots[slot].ran, memory_order_relaxed);
+    agent.stuck_ns = since_ns && ran == agent.stuck_ran ? since_ns : agent.now_ns;
+    agent.stuck_ran = ran;
+    if (agent.stuck_told || agent.now_ns - agent.stuck_ns < STUCK_NS)
+        return;
+    agent.stuck_told = true;
+    log_warning("tasks lie ready and a core is free, but all %u workers and %u spares of this rank "
+                "wait for other tasks; raise MORAY_SPARES_MAX (it is %u), or let tasks wait by "
+                "moray_get without a limit, which runs what it waits for",
+                agent.worker_count, spares, spares);
+}
+
 /* A further process, where a core is free because its process waits, and nobody is there to use it:
  * for the work that lies about, or comes next. */
 void workers_spare(void)
 {
     uint32_t cores = atomic_load(&agent.node->lane_workers), free_cores = 0, at_hand = 0;
+    uint64_t stuck_ns = agent.stuck_ns;
 
     agent.spareless = false;
+    agent.stuck_ns = 0;
     if (!agent.worker_count)
         return;
     if (cores > agent.node->core_count)
@@ -181,6 +204,7 @@ void workers_spare(void)
     if (lane_has_work(&agent.lane)) {
         lane_rouse(&agent.lane); /* it may be us who were woken in the stead of an idle worker */
         waiters_help(free_cores);
+        stuck_look(stuck_ns);
     }
 }
 
