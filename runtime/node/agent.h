@@ -74,8 +74,9 @@ struct agent {
     uint32_t ready_overflow_count, ready_overflow_capacity;
     bool spareless; /* a core is free, and no process is at hand nor can be made: waiters help */
     bool stuck_told;
-    uint64_t stuck_ns, stuck_ran; /* since when nothing ran, though tasks lie ready; 0: it is not so */
-    bool unjudged;  /* a dead slot's cell could not be judged yet */
+    uint64_t stuck_ns,
+        stuck_ran;           /* since when nothing ran, though tasks lie ready; 0: it is not so */
+    bool unjudged;           /* a dead slot's cell could not be judged yet */
     bool skip_exit_handlers; /* a rank was lost: nobody calls MPI_Finalize */
     bool settled;
     struct local *local;
