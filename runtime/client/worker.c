@@ -90,6 +90,17 @@ static void take_mail(void *context, const struct lane_mail *mail)
         inbox[inbox_count++] = *mail;
 }
 
+/* Tried again (retry_errors) it is in no queue: it goes on here, with the cores that it has. Leaves the
+ * door before and enters after. */
+OFF_TRIP static void run_given(const struct lane_mail *mail)
+{
+    do {
+        leave();
+        run_record(mail->index);
+        (void)!enter();
+    } while (!should_end() && lane_claim(&me.lane, mail->index, mail->generation));
+}
+
 /* A task that the agent gave to this process: its cores are the agent's to account for. */
 OFF_TRIP static bool run_mail(void)
 {
@@ -102,13 +113,11 @@ OFF_TRIP static bool run_mail(void)
         struct lane_mail mail = inbox[--inbox_count];
         if (!lane_claim(&me.lane, mail.index, mail.generation))
             continue;
-        leave();
         core_give(); /* the agent has counted the cores of this one elsewhere */
         me.general = true;
-        run_record(mail.index);
+        run_given(&mail);
         me.general = false;
         any = true;
-        (void)!enter();
     }
     leave();
     return any;

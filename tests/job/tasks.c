@@ -430,6 +430,29 @@ static void reported_errors_are_not_retried_unless_asked(void)
     DEMAND_OK(moray_release(bad));
 }
 
+/* One that the agent gave to a process lies in no queue. */
+static void a_placed_task_is_retried_as_well(void)
+{
+    moray_ref bad;
+
+    for (int node = 0; node < node_count(); node++) {
+        char key[24];
+        snprintf(key, sizeof(key), "16p%d", node);
+        bad = moray_call_with((.retry_errors = 1, .cores = 0.5, .on_rank = on_node(node)),
+                              fails_until, say(key), 3);
+        DEMAND_SAME(moray_take_as(int32_t, bad), 3);
+    }
+    bad = moray_call_with((.retry_errors = 1, .memory = 5, .calls_per_process = 1), fails_until,
+                          say("16q"), 3);
+    DEMAND_SAME(moray_take_as(int32_t, bad), 3);
+    bad = moray_call_with((.retry_errors = 1, .cores = 0.5, .attempts = 2), fails_until, say("16r"),
+                          3);
+    DEMAND_CODE(moray_get_bytes(bad, NULL, 0, 0), MORAY_FAILED);
+    DEMAND_NAMES(moray_error(bad), "run 2 is too early");
+    DEMAND_SAME(counted("16r"), 2);
+    DEMAND_OK(moray_release(bad));
+}
+
 /* ---- 17 ---- */
 
 static void a_process_ends_after_n_calls(void)
@@ -715,6 +738,8 @@ static const struct law laws[] = {
      what_waits_on_a_dead_stack_runs_again_without_charge, 20},
     {"line 16: reported errors are not retried unless asked",
      reported_errors_are_not_retried_unless_asked, 10},
+    {"line 16: a task that the agent places is retried as well", a_placed_task_is_retried_as_well,
+     10},
     {"line 17: a process ends after n calls", a_process_ends_after_n_calls, 20},
     {"line 18: resources are checked at the call", resources_are_checked_at_the_call, 10},
     {"line 18: tasks ask for cores and memory", tasks_ask_for_cores_and_memory, 20},
