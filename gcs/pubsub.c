@@ -23,10 +23,9 @@ struct message {
 struct subscriber {
     struct pubsub_who who;
     bool used;
-    bool ready;                   /* in the list of those that can be delivered to */
-    uint32_t channel;             /* position */
-    uint32_t before, after;       /* neighbours of the channel */
-    uint32_t ready_next;          /* neighbour in the ready list; also links unused ones */
+    uint32_t channel;       /* position */
+    uint32_t before, after; /* neighbours of the channel */
+    uint32_t next_unused;
     struct link *oldest, *newest; /* its backlog */
     uint32_t waiting_count;
     size_t waiting_bytes;
@@ -48,7 +47,6 @@ struct pubsub {
     struct channel *channels;       /* owned */
     uint32_t subscriber_capacity, channel_capacity;
     uint32_t unused_subscriber, unused_channel; /* heads of the lists */
-    uint32_t ready_first, ready_last;
     size_t subscriber_count, message_count;
     struct index by_who, by_name;
     struct message *borrowed; /* of the last delivery */
@@ -93,42 +91,6 @@ static uint32_t find_channel(const struct pubsub *pubsub, const void *name, size
             break;
     }
     return at;
-}
-
-/* Puts a subscriber into the ready list if something waits for it and its window is open. */
-static void make_ready(struct pubsub *pubsub, uint32_t at)
-{
-    struct subscriber *subscriber = &pubsub->subscribers[at];
-
-    if (subscriber->ready || !subscriber->oldest ||
-        subscriber->sent - subscriber->acknowledged >= pubsub->options.window_max)
-        return;
-    subscriber->ready = true;
-    subscriber->ready_next = INDEX_NONE;
-    if (pubsub->ready_first == INDEX_NONE)
-        pubsub->ready_first = at;
-    else
-        pubsub->subscribers[pubsub->ready_last].ready_next = at;
-    pubsub->ready_last = at;
-}
-
-static void leave_ready(struct pubsub *pubsub, uint32_t at)
-{
-    uint32_t before = INDEX_NONE, walk = pubsub->ready_first;
-
-    if (!pubsub->subscribers[at].ready)
-        return;
-    while (walk != at) {
-        before = walk;
-        walk = pubsub->subscribers[walk].ready_next;
-    }
-    if (before == INDEX_NONE)
-        pubsub->ready_first = pubsub->subscribers[at].ready_next;
-    else
-        pubsub->subscribers[before].ready_next = pubsub->subscribers[at].ready_next;
-    if (pubsub->ready_last == at)
-        pubsub->ready_last = before;
-    pubsub->subscribers[at].ready = false;
 }
 
 /* Takes the oldest message out of a backlog; the caller has its use. */
@@ -177,7 +139,7 @@ static bool reserve(struct pubsub *pubsub)
         pubsub->subscribers = subscribers;
         while (pubsub->subscriber_capacity < capacity) {
             subscribers[pubsub->subscriber_capacity] =
-                (struct subscriber){.ready_next = pubsub->unused_subscriber};
+                (struct subscriber){.next_unused = pubsub->unused_subscriber};
             pubsub->unused_subscriber = pubsub->subscriber_capacity++;
         }
     }
@@ -232,7 +194,7 @@ enum moray_code pubsub_subscribe(struct pubsub *pubsub, const void *channel, siz
         room = add_channel(pubsub, channel, channel_bytes);
     at = pubsub->unused_subscriber;
     subscriber = &pubsub->subscribers[at];
-    pubsub->unused_subscriber = subscriber->ready_next;
+    pubsub->unused_subscriber = subscriber->next_unused;
     *subscriber = (struct subscriber){.who = *who,
                                       .used = true,
                                       .channel = room,
@@ -254,7 +216,6 @@ static void remove_subscriber(struct pubsub *pubsub, uint32_t at)
 
     while (subscriber->oldest)
         drop_message(pubsub, take_oldest(subscriber));
-    leave_ready(pubsub, at);
     index_remove(&pubsub->by_who, who_hash(&subscriber->who), at);
     if (subscriber->before == INDEX_NONE)
         channel->first = subscriber->after;
@@ -268,7 +229,7 @@ static void remove_subscriber(struct pubsub *pubsub, uint32_t at)
         channel->next_unused = pubsub->unused_channel;
         pubsub->unused_channel = subscriber->channel;
     }
-    *subscriber = (struct subscriber){.ready_next = pubsub->unused_subscriber};
+    *subscriber = (struct subscriber){.next_unused = pubsub->unused_subscriber};
     pubsub->unused_subscriber = at;
     pubsub->subscriber_count--;
 }
@@ -312,7 +273,6 @@ enum moray_code pubsub_publish(struct pubsub *pubsub, const void *channel, size_
         next = pubsub->subscribers[at].after;
         message->links[i] = (struct link){.message = message};
         append(pubsub, &pubsub->subscribers[at], &message->links[i++]);
-        make_ready(pubsub, at);
     }
     assert(i == count);
     drop_message(pubsub, message);
@@ -329,7 +289,6 @@ bool pubsub_acknowledge(struct pubsub *pubsub, const struct pubsub_who *who, uin
     subscriber = &pubsub->subscribers[at];
     if (sequence > subscriber->acknowledged)
         subscriber->acknowledged = sequence;
-    make_ready(pubsub, at);
     return true;
 }
 
@@ -349,9 +308,9 @@ void pubsub_rank_lost(struct pubsub *pubsub, uint32_t rank)
             remove_subscriber(pubsub, at);
 }
 
-bool pubsub_next(struct pubsub *pubsub, struct pubsub_delivery *out)
+bool pubsub_next(struct pubsub *pubsub, const struct pubsub_who *who, struct pubsub_delivery *out)
 {
-    uint32_t at = pubsub->ready_first;
+    uint32_t at = find_who(pubsub, who);
     struct subscriber *subscriber;
     struct message *message;
 
@@ -360,18 +319,18 @@ bool pubsub_next(struct pubsub *pubsub, struct pubsub_delivery *out)
     pubsub->borrowed = NULL;
     if (at == INDEX_NONE)
         return false;
-    leave_ready(pubsub, at);
     subscriber = &pubsub->subscribers[at];
+    if (!subscriber->oldest ||
+        subscriber->sent - subscriber->acknowledged >= pubsub->options.window_max)
+        return false;
     message = take_oldest(subscriber);
 
-    *out = (struct pubsub_delivery){.to = subscriber->who,
-                                    .lost_count = subscriber->lost_count,
+    *out = (struct pubsub_delivery){.lost_count = subscriber->lost_count,
                                     .sequence = ++subscriber->sent,
                                     .data = &message->links[message->link_count],
                                     .bytes = message->bytes};
     subscriber->lost_count = 0;
     pubsub->borrowed = message; /* its use is ours now */
-    make_ready(pubsub, at);     /* behind the others */
     return true;
 }
 
@@ -404,7 +363,6 @@ enum moray_code pubsub_create(const struct pubsub_options *options, struct pubsu
     if (!options->subscriber_max)
         pubsub->options.subscriber_max = 1000 * 1000;
     pubsub->unused_subscriber = pubsub->unused_channel = INDEX_NONE;
-    pubsub->ready_first = pubsub->ready_last = INDEX_NONE;
     return MORAY_OK;
 }
 

@@ -1,7 +1,7 @@
 /**
  * Publish and subscribe: a pure state machine of the GCS.
  *
- *     publish --> channel --> each subscriber's backlog --(window)--> delivery to its rank
+ *     publish --> channel --> each subscriber's backlog --(it asks; window)--> delivery to its rank
  *                              [ waits | waits | sent | sent ] --> acknowledged: gone
  *                                 ^ full: the oldest that waits is dropped and counted as lost
  *
@@ -40,7 +40,6 @@ struct pubsub_who { /* a subscriber: where it lives, and its own number there */
 };
 
 struct pubsub_delivery {
-    struct pubsub_who to;
     uint64_t lost_count; /* messages that were dropped just before this one */
     uint64_t sequence;   /* 1, 2, … of the deliveries to this subscriber; acknowledge it */
     const void *data;    /* borrowed until the next call to this machine */
@@ -81,8 +80,8 @@ bool pubsub_acknowledge(struct pubsub *pubsub, const struct pubsub_who *who, uin
 void pubsub_process_gone(struct pubsub *pubsub, uint32_t rank, uint32_t slot);
 void pubsub_rank_lost(struct pubsub *pubsub, uint32_t rank);
 
-/** The next delivery that a window allows. Subscribers take turns. Errors: false if there is none. */
-bool pubsub_next(struct pubsub *pubsub, struct pubsub_delivery *out);
+/** The next delivery to `who`. Errors: false if nothing waits for it, or its window is shut. */
+bool pubsub_next(struct pubsub *pubsub, const struct pubsub_who *who, struct pubsub_delivery *out);
 
 /** How many subscribers there are, and how many messages are stored; for tools and tests. */
 size_t pubsub_subscriber_count(const struct pubsub *pubsub);

@@ -49,7 +49,8 @@ struct slot_state {
     bool general_busy;
     uint64_t general; /* task that it runs for the local scheduler; 0: none */
     bool killed_by_us;
-    int status; /* of its last process, as of waitpid() */
+    bool subscribed; /* rank 0 is told of its end */
+    int status;      /* of its last process, as of waitpid() */
 };
 
 struct agent {

@@ -22,20 +22,11 @@ struct waiter { /* a moray_next that found nothing yet */
     struct waiter *next;
 };
 
-struct delivery { /* taken off the machine, not yet asked for */
-    struct pubsub_who who;
-    uint64_t sequence, lost;
-    uint32_t bytes;
-    struct delivery *next;
-    char data[];
-};
-
 struct head {
     struct kv *kv;
     struct pubsub *pubsub;
     struct actors *actors;
     struct waiter *waiters;
-    struct delivery *first, **last;
 };
 
 static void reply(uint32_t rank, uint64_t token, enum moray_code code, const void *bytes,
@@ -198,55 +189,69 @@ static bool same(const struct pubsub_who *a, const struct pubsub_who *b)
     return a->rank == b->rank && a->slot == b->slot && a->id == b->id;
 }
 
-static void answer_waiter(struct waiter *waiter, const struct delivery *delivery)
+/* Answers who waits with the next message for it. Errors: false if there is none yet. */
+static bool answer_waiter(const struct waiter *waiter)
 {
-    struct answer_next *answer = malloc(sizeof(*answer) + delivery->bytes);
-
-    if (!answer)
-        return;
-    *answer = (struct answer_next){
-        .sequence = delivery->sequence, .lost = delivery->lost, .bytes = delivery->bytes};
-    memcpy(answer + 1, delivery->data, delivery->bytes);
-    reply(waiter->rank, waiter->token, MORAY_OK, answer, sizeof(*answer) + delivery->bytes);
-    free(answer);
-}
-
-/* Deliveries meet those who wait for them. */
-static void deliver(void)
-{
-    struct head *head = agent.head;
     struct pubsub_delivery out;
 
-    while (pubsub_next(head->pubsub, &out)) {
-        struct delivery *one = malloc(sizeof(*one) + out.bytes);
-        if (!one)
-            return;
-        *one = (struct delivery){.who = out.to,
-                                 .sequence = out.sequence,
-                                 .lost = out.lost_count,
-                                 .bytes = (uint32_t)out.bytes};
-        memcpy(one->data, out.data, out.bytes);
-        *head->last = one;
-        head->last = &one->next;
+    if (!pubsub_next(agent.head->pubsub, &waiter->who, &out))
+        return false;
+    struct answer_next *answer = malloc(sizeof(*answer) + out.bytes);
+    if (!answer) {
+        static const char text[] = "no memory for a message: it is lost";
+        reply(waiter->rank, waiter->token, MORAY_NO_MEMORY, text, sizeof(text));
+        return true;
     }
-    for (struct waiter **at = &head->waiters; *at;) {
+    *answer = (struct answer_next){
+        .sequence = out.sequence, .lost = out.lost_count, .bytes = (uint32_t)out.bytes};
+    if (out.bytes)
+        memcpy(answer + 1, out.data, out.bytes);
+    reply(waiter->rank, waiter->token, MORAY_OK, answer, sizeof(*answer) + out.bytes);
+    free(answer);
+    return true;
+}
+
+/* Messages meet those who wait for them. What nobody asks for stays in its backlog, which is bounded. */
+static void deliver(void)
+{
+    for (struct waiter **at = &agent.head->waiters; *at;) {
         struct waiter *waiter = *at;
-        struct delivery **from = &head->first;
-        while (*from && !same(&(*from)->who, &waiter->who))
-            from = &(*from)->next;
-        if (!*from) {
+        if (!answer_waiter(waiter)) {
             at = &waiter->next;
             continue;
         }
-        struct delivery *one = *from;
-        answer_waiter(waiter, one);
-        *from = one->next;
-        if (head->last == &one->next)
-            head->last = from;
-        free(one);
         *at = waiter->next;
         free(waiter);
     }
+}
+
+/* Questions of one subscription, or of all those of a process (`whole`), end unanswered. */
+static void cancel_waiters(const struct pubsub_who *who, bool whole, const char *story)
+{
+    for (struct waiter **at = &agent.head->waiters; *at;) {
+        struct waiter *waiter = *at;
+        if (!(whole ? waiter->who.rank == who->rank && waiter->who.slot == who->slot
+                    : same(&waiter->who, who))) {
+            at = &waiter->next;
+            continue;
+        }
+        *at = waiter->next;
+        reply(waiter->rank, waiter->token, MORAY_CANCELLED, story, strlen(story) + 1);
+        free(waiter);
+    }
+}
+
+static void process_gone(uint32_t rank, uint64_t token, const void *bytes, uint32_t count)
+{
+    struct pubsub_who who = {.rank = rank};
+
+    if (count != sizeof(who.slot)) {
+        reply_malformed(rank, token);
+        return;
+    }
+    memcpy(&who.slot, bytes, sizeof(who.slot));
+    pubsub_process_gone(agent.head->pubsub, rank, who.slot);
+    cancel_waiters(&who, true, "the process that subscribed has ended");
 }
 
 static void subscription_request(uint32_t rank, uint64_t token, uint32_t kind, const void *bytes,
@@ -270,16 +275,7 @@ static void subscription_request(uint32_t rank, uint64_t token, uint32_t kind, c
     }
     if (kind == REQUEST_UNSUBSCRIBE) {
         pubsub_unsubscribe(agent.head->pubsub, &who);
-        for (struct waiter **at = &agent.head->waiters; *at;) {
-            struct waiter *waiter = *at;
-            if (!same(&waiter->who, &who)) {
-                at = &waiter->next;
-                continue;
-            }
-            *at = waiter->next;
-            reply(waiter->rank, waiter->token, MORAY_CANCELLED, "unsubscribed", 13);
-            free(waiter);
-        }
+        cancel_waiters(&who, false, "unsubscribed");
         reply(rank, token, MORAY_OK, NULL, 0);
         return;
     }
@@ -328,6 +324,9 @@ void head_request(uint32_t rank, uint64_t token, uint32_t kind, const void *byte
     case REQUEST_UNSUBSCRIBE:
     case REQUEST_NEXT:
         subscription_request(rank, token, kind, bytes, count);
+        return;
+    case HEAD_PROCESS_GONE:
+        process_gone(rank, token, bytes, count);
         return;
     case REQUEST_ACTOR_NEW:
     case REQUEST_ACTOR_NAMED:
@@ -420,7 +419,6 @@ bool head_start(struct moray_error *error)
         error_set(error, MORAY_NO_MEMORY, "no memory for the GCS");
         return false;
     }
-    agent.head->last = &agent.head->first;
     return kv_create(&(struct kv_options){0}, &agent.head->kv, error) == MORAY_OK &&
            pubsub_create(&(struct pubsub_options){0}, &agent.head->pubsub, error) == MORAY_OK &&
            actors_create_table(&(struct actors_options){.rank_count = agent.rank_count},
@@ -448,11 +446,6 @@ void head_end(void)
         struct waiter *next = agent.head->waiters->next;
         free(agent.head->waiters);
         agent.head->waiters = next;
-    }
-    while (agent.head->first) {
-        struct delivery *next = agent.head->first->next;
-        free(agent.head->first);
-        agent.head->first = next;
     }
     kv_destroy(agent.head->kv);
     pubsub_destroy(agent.head->pubsub);

@@ -6,7 +6,7 @@
 
 struct actors;
 
-/* Words about actors between a node and the head; their bytes are struct actor_word and more. */
+/* Words between a node and the head; of those about actors the bytes are struct actor_word and more. */
 enum head_word {
     HEAD_ACTOR_STARTED = 100, /* node -> head */
     HEAD_ACTOR_FAILED,        /* then the story */
@@ -15,7 +15,8 @@ enum head_word {
     NODE_ACTOR_START,         /* head -> node: then struct request_actor and what follows it */
     NODE_ACTOR_FINISH,
     NODE_ACTOR_STOP,
-    NODE_ACTOR_IS, /* head -> holders: state in detail; then the story */
+    NODE_ACTOR_IS,     /* head -> holders: state in detail; then the story */
+    HEAD_PROCESS_GONE, /* node -> head: a process that has subscribed; its slot */
 };
 
 struct actor_word {

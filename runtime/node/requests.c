@@ -172,6 +172,26 @@ static void setup(uint32_t index, const void *bytes, uint32_t count)
     agent_answer(index, NULL, 0);
 }
 
+/* Rank 0 keeps a subscription until its process is gone; no word of the process may come after that. */
+static void subscription(uint32_t index, const void *bytes, uint32_t count)
+{
+    const struct request_subscription *request = bytes;
+    uint32_t slot = lane_home(&agent.lane, index);
+    struct slot_state *state = &agent.slots[slot];
+
+    if (count < sizeof(*request) || request->slot != slot) {
+        agent_end_failed(index, MORAY_INVALID, "a request about a subscription is malformed");
+        return;
+    }
+    if (slot > 1 && (request->id >> 32 != state->incarnation ||
+                     (state->use != SLOT_STARTING && state->use != SLOT_RUNNING))) {
+        agent_end_failed(index, MORAY_CANCELLED, "the process that subscribed has ended");
+        return;
+    }
+    state->subscribed = true;
+    head_ask(index, lane_record(&agent.lane, index)->function, bytes, count);
+}
+
 void requests_take(uint32_t index, uint32_t generation)
 {
     struct record *record = lane_record(&agent.lane, index);
@@ -209,10 +229,12 @@ void requests_take(uint32_t index, uint32_t generation)
         return;
     case REQUEST_KV:
     case REQUEST_PUBLISH:
+        head_ask(index, record->function, bytes, count);
+        return;
     case REQUEST_SUBSCRIBE:
     case REQUEST_NEXT:
     case REQUEST_UNSUBSCRIBE:
-        head_ask(index, record->function, bytes, count);
+        subscription(index, bytes, count);
         return;
     default:
         agent_end_failed(index, MORAY_INVALID, "an unknown request %u", record->function);

@@ -8,6 +8,7 @@
 #include "base/time.h"
 #include "node/agent.h"
 #include "node/guard.h"
+#include "node/head.h"
 #include "node/remote.h"
 #include "sched/lane/repair.h"
 #include "store/arena/window.h"
@@ -374,6 +375,11 @@ static void bury(uint16_t slot)
     state->use = SLOT_UNUSED;
     if (atomic_load(&agent.node->ending))
         return;
+    if (state->subscribed) {
+        uint32_t gone = slot;
+        state->subscribed = false;
+        head_tell(HEAD_PROCESS_GONE, &gone, sizeof(gone));
+    }
     state->use =
         SLOT_RESERVED; /* what is placed anew here may start a process, but not in this slot */
     general_process_died(slot);

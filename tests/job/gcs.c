@@ -1,6 +1,8 @@
 /**
  * Keys and values, publish and subscribe, from any process of the job: semantics.md 43 and 44.
  */
+#include <malloc.h>
+
 #include "law.h"
 
 typedef struct {
@@ -264,6 +266,73 @@ static void a_task_can_subscribe(void)
     }
 }
 
+enum { PIECE = 512 << 10, PIECES = 20 };
+
+/* Rank 0's agent is a thread of the driver's process: what it keeps is found here. */
+static int64_t heap_bytes(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return (int64_t)(info.uordblks + info.hblkhd);
+}
+
+static void publish_pieces(const char *channel)
+{
+    char *piece = calloc(1, PIECE);
+    for (int i = 0; i < PIECES; i++)
+        DEMAND_OK(moray_publish(channel, piece, PIECE));
+    free(piece);
+}
+
+static void what_nobody_took_goes_with_its_subscription(void)
+{
+    char *piece = calloc(1, PIECE);
+    moray_subscription *subscription;
+    size_t size;
+
+    publish_pieces("pieces"); /* what the first ones need, they keep */
+    int64_t before = heap_bytes();
+    DEMAND_OK(moray_subscribe("pieces", &subscription));
+    publish_pieces("pieces");
+    DEMAND_OK(moray_next(subscription, piece, PIECE, &size, NULL, 5000));
+    moray_unsubscribe(subscription);
+    DEMAND(heap_bytes() - before < PIECES * PIECE / 2);
+    free(piece);
+}
+
+MORAY_TASK(int32_t, ends_subscribed, (word, channel), (bool, asks))
+{
+    moray_subscription *subscription;
+    char byte;
+    size_t size;
+    if (moray_subscribe(channel.text, &subscription) != MORAY_OK)
+        return -1;
+    if (asks && moray_next(subscription, &byte, 1, &size, NULL, 20) != MORAY_TIMEOUT)
+        return -2;
+    raise(SIGKILL);
+    return 0;
+}
+
+static void nothing_is_kept_for_a_process_that_ended(void)
+{
+    int32_t value;
+
+    publish_pieces("the dead's");
+    int64_t before = heap_bytes();
+    for (int i = 0; i < 2 * node_count(); i++) {
+        moray_ref ref = moray_call_with((.on_rank = on_node(i / 2), .attempts = 1), ends_subscribed,
+                                        say("the dead's"), i % 2 == 0);
+        DEMAND_CODE(moray_get(ref, &value, 10000), MORAY_DIED);
+        moray_release(ref);
+    }
+    for (uint64_t until = law_ms() + 5000;;) { /* its rank tells rank 0 after the task's end */
+        publish_pieces("the dead's");
+        if (heap_bytes() - before < PIECES * PIECE / 2)
+            return;
+        DEMAND(law_ms() < until);
+        law_sleep_ms(20);
+    }
+}
+
 static const struct law laws[] = {
     {"line 43: keys are put, got and deleted", keys_are_put_got_and_deleted, 10},
     {"line 43: keys are listed by prefix", keys_are_listed_by_prefix, 20},
@@ -273,6 +342,10 @@ static const struct law laws[] = {
     {"line 43: a subscriber gets every message, in each publisher's order",
      a_subscriber_gets_every_message_in_order, 20},
     {"line 44: a task can subscribe", a_task_can_subscribe, 20},
+    {"line 43: what nobody took goes with its subscription",
+     what_nobody_took_goes_with_its_subscription, 20},
+    {"line 43: nothing is kept for a process that ended subscribed",
+     nothing_is_kept_for_a_process_that_ended, 20},
 };
 
 int main(int argc, char **argv)
