@@ -25,8 +25,10 @@ static moray_buffer buffer_make(uint32_t index, size_t size)
     moray_buffer buffer = {NULL, size, 0};
     uint64_t room =
         size >= GUARDED_BYTES ? (size + 63) / 64 * 64 + 2 * GUARD_BYTES : size + CANARY_BYTES;
-    /* Blocks of 64 bytes and more are aligned to 64, as moray.h promises of buffers. */
-    uint32_t place = room_find(room < ALIGNED_BYTES ? ALIGNED_BYTES : room, index);
+    /* Blocks of 64 bytes and more are aligned to 64, as moray.h promises of buffers. `room` of a size
+     * near the largest has wrapped. */
+    uint32_t place =
+        room > size ? room_find(room < ALIGNED_BYTES ? ALIGNED_BYTES : room, index) : 0;
     char *start;
 
     if (!place) {

@@ -274,7 +274,7 @@ static uint32_t take_pages(struct arena *arena, uint32_t count)
 
 static uint32_t alloc_run(struct arena *arena, uint64_t bytes, uint32_t record)
 {
-    uint64_t count = (bytes + ARENA_PAGE_BYTES - 1) / ARENA_PAGE_BYTES;
+    uint64_t count = bytes / ARENA_PAGE_BYTES + (bytes % ARENA_PAGE_BYTES != 0); /* of any size */
     uint32_t found = count <= arena->layout->page_count ? take_pages(arena, (uint32_t)count) : 0;
 
     if (!found)

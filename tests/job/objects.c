@@ -710,6 +710,33 @@ static void what_does_not_fit_is_refused_and_nothing_lost(void)
     DEMAND_OK(moray_release(pieces[0]));
 }
 
+/* A negative length, for one, which adding and rounding up would make a small one. */
+static void sizes_near_the_largest_are_refused(void)
+{
+    static const size_t sizes[] = {SIZE_MAX,         SIZE_MAX - 7,     SIZE_MAX - 62,
+                                   SIZE_MAX - 65534, SIZE_MAX - 65535, (size_t)1 << 48};
+    uint64_t sum;
+    char byte = 1;
+
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        DEMAND(moray_put(&byte, sizes[i]).owner == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_FULL);
+        DEMAND_NAMES(last_story(), "MORAY_STORE_BYTES");
+        DEMAND(moray_create(sizes[i]).data == NULL);
+        DEMAND_SAME(moray_last(NULL), MORAY_FULL);
+        DEMAND_NAMES(last_story(), "MORAY_STORE_BYTES");
+        moray_ref result = moray_call(filled, (uint64_t)sizes[i], 1);
+        DEMAND_CODE(moray_get_bytes(result, NULL, 0, 0), MORAY_FULL);
+        DEMAND_OK(moray_release(result));
+    }
+    moray_ref after = put_filled(MIB, 1, &sum); /* the pages are as they were */
+    moray_view view;
+    DEMAND_OK(moray_get_view(after, &view, 0));
+    DEMAND(hash(view.data, view.size) == sum);
+    moray_view_release(&view);
+    DEMAND_OK(moray_release(after));
+}
+
 static void results_that_do_not_fit_are_an_error_at_once(void)
 {
     uint64_t begin = law_ms();
@@ -1086,6 +1113,7 @@ static const struct law laws[] = {
     {"line 9: wait fetches what is still to be made", wait_fetches_what_is_still_to_be_made, 20},
     {"line 10: what does not fit is refused, and nothing is lost",
      what_does_not_fit_is_refused_and_nothing_lost, 60},
+    {"line 10: sizes near the largest are refused", sizes_near_the_largest_are_refused, 20},
     {"line 10: a result that does not fit is an error at once",
      results_that_do_not_fit_are_an_error_at_once, 10},
     {"line 11: large values are read in place, small ones take no block",

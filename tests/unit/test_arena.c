@@ -158,6 +158,25 @@ START_TEST(full_is_told_and_room_comes_back_in_any_size)
 }
 END_TEST
 
+START_TEST(more_than_there_is_gets_nothing_and_changes_nothing)
+{
+    static const uint64_t sizes[] = {
+        UINT64_MAX,
+        UINT64_MAX - ARENA_PAGE_BYTES + 2,
+        UINT64_MAX - ARENA_PAGE_BYTES,
+        DATA_BYTES + 1,
+        (uint64_t)1 << 48,
+    };
+    uint32_t kept = alloc(0, 100000, 1);
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+        ck_assert_uint_eq(arena_alloc(&arenas[0], sizes[i], 2), 0);
+    ck_assert_uint_eq(arena_block_bytes(&arenas[0], kept), 2 * ARENA_PAGE_BYTES);
+    ck_assert_uint_eq(held_bytes(), 2 * ARENA_PAGE_BYTES);
+    let_go(0, 1);
+}
+END_TEST
+
 START_TEST(what_the_dead_had_and_nobody_refers_to_is_free)
 {
     uint32_t kept = alloc(1, 300, 1);
@@ -230,6 +249,7 @@ int main(void)
     tcase_add_test(laws, a_block_freed_twice_is_handed_out_once);
     tcase_add_test(laws, a_block_stays_while_its_record_refers_to_it);
     tcase_add_test(laws, full_is_told_and_room_comes_back_in_any_size);
+    tcase_add_test(laws, more_than_there_is_gets_nothing_and_changes_nothing);
     tcase_add_test(laws, what_the_dead_had_and_nobody_refers_to_is_free);
     tcase_add_loop_test(laws, a_random_history_mixes_no_blocks, 0, 20);
     tcase_add_test(laws, sizes_that_make_no_sense_are_refused);
