@@ -120,10 +120,9 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
         value.shape = SHAPE_FAR;
         value.rank = far ? (uint32_t)(*far >> 32) : agent.rank;
         value.index = far ? (uint32_t)*far : index;
-        if (flags & RECORD_RESULT_SHARED) {
-            value.place = record->result.block.place;
-            value.window = record->result.block.window;
-        }
+        /* Where they lie there: the receiver may be on that host, though this rank is not. */
+        value.place = record->result.block.place;
+        value.window = record->result.block.window;
         return value;
     }
     if (!(flags & RECORD_RESULT_BLOCK) && !record_value_fits(record, size)) {
@@ -158,6 +157,12 @@ struct value value_of(uint32_t index, uint32_t for_rank, const void **bytes)
 
 static void pull_start(uint32_t index, uint32_t request, bool finish);
 
+/* Its bytes can be read where they are. */
+static bool is_near(const struct value *value)
+{
+    return value->rank == agent.rank || (remote_peers[value->rank].same_host && value->place);
+}
+
 /* Whether a FAR value can be what it says: readers go where it points without looking again. */
 static bool lies_there(const struct value *value)
 {
@@ -174,7 +179,7 @@ static bool lies_there(const struct value *value)
                record_flags(record) & RECORD_RESULT_BLOCK &&
                record_result_bytes(record) == value->bytes;
     }
-    if (!remote_peers[value->rank].same_host)
+    if (!is_near(value))
         return true; /* its holder is asked */
     from = (uint64_t)value->place * ARENA_PLACE_BYTES + (uint64_t)(value->window >> 8) * 64;
     room = window_bytes(remote_peers[value->rank].window);
@@ -218,11 +223,11 @@ void value_take(uint32_t index, const struct value *value, const void *bytes, bo
     }
     record_set_result_bytes(record, value->bytes);
     map_set(&agent.remote->far, index, pair(value->rank, value->index));
-    if (value->rank == agent.rank || remote_peers[value->rank].same_host) {
-        uint32_t window =
-            value->rank == agent.rank ? agent.window : remote_peers[value->rank].window;
-        record->result.block.place = value->place;
-        record->result.block.window = (value->window & ~0xffu) | window;
+    record->result.block.place = value->place;
+    record->result.block.window =
+        (value->window & ~0xffu) |
+        (value->rank == agent.rank ? agent.window : remote_peers[value->rank].window);
+    if (is_near(value)) {
         if (value->rank == agent.rank) {
             struct record *here = record_at(value->index);
             record->result.block.place = here->result.block.place;
