@@ -239,7 +239,9 @@ static uint32_t input_take(struct bytes_reader *in, bool eager, uint32_t *type)
     if (index == RECORD_NONE)
         return RECORD_NONE;
     lane_hold(&agent.lane, index); /* until the task below holds it */
-    if (value->shape != SHAPE_PENDING && !life_ended(record_life(lane_record(&agent.lane, index))))
+    if (value->shape != SHAPE_PENDING &&
+        !life_ended(record_life(lane_record(&agent.lane, index))) &&
+        !map_get(&agent.remote->pulls, index)) /* else it ends with the bytes on their way */
         value_take(index, value, bytes, eager);
     return index;
 }

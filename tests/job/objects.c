@@ -210,6 +210,18 @@ typedef struct {
     char text[64];
 } name;
 
+MORAY_TASK(uint64_t, hash_behind, (moray_future, f))
+{
+    moray_view view;
+    uint64_t sum;
+
+    if (moray_get_view(f.ref, &view, 0) != MORAY_OK)
+        return 0;
+    sum = hash(view.data, view.size);
+    moray_view_release(&view);
+    return sum;
+}
+
 MORAY_TASK(name, host_name)
 {
     name host = {""};
@@ -1051,6 +1063,27 @@ static void a_reference_can_be_handed_on_unresolved(void)
     DEMAND_SAME(moray_take_as(int32_t, there), 6);
 }
 
+static void an_object_is_an_input_in_both_ways_at_once(void)
+{
+    enum { TASKS = 8 };
+    static unsigned char bytes[8 * MIB];
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref read[TASKS], handed[TASKS];
+        fill(bytes, sizeof(bytes), (uint32_t)node);
+        moray_ref ref = moray_put(bytes, sizeof(bytes));
+        for (int i = 0; i < TASKS; i++) { /* the first begins to fetch it for all */
+            read[i] = moray_call_with((.on_rank = on_node(node)), hash_of, ref);
+            handed[i] = moray_call_with((.on_rank = on_node(node)), hash_behind, moray_pass(ref));
+        }
+        DEMAND_OK(moray_release(ref));
+        for (int i = 0; i < TASKS; i++) {
+            DEMAND(moray_take_as(uint64_t, read[i]) == hash(bytes, sizeof(bytes)));
+            DEMAND(moray_take_as(uint64_t, handed[i]) == hash(bytes, sizeof(bytes)));
+        }
+    }
+}
+
 static void a_write_past_the_end_is_noticed(void)
 {
     /* behind a large buffer lies a page that cannot be written; a small one has a canary */
@@ -1135,6 +1168,8 @@ static const struct law laws[] = {
      a_reference_knows_the_type_of_its_object, 10},
     {"decision 40: a reference can be handed on unresolved",
      a_reference_can_be_handed_on_unresolved, 10},
+    {"decision 40: an object is read by one task and handed on to another at once",
+     an_object_is_an_input_in_both_ways_at_once, 20},
     {"decision 9: a write past the end of a buffer is noticed", a_write_past_the_end_is_noticed,
      20},
     {"decision 8: buffers are filled in place", buffers_are_filled_in_place, 20},
