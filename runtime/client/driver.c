@@ -79,18 +79,24 @@ static bool sleeps(uint32_t slot)
 }
 
 /* A worker with nothing to do that is bound to `cpu`, or, `but` not, to another; 0: none. */
-ON_TRIP_THERE static uint16_t idle_worker(int32_t cpu, bool but)
+ON_TRIP_THERE static uint16_t idle_worker(const struct lane *lane, uint32_t end, int32_t cpu,
+                                          bool but)
 {
-    struct lane_control *control = me.lane.control;
+    struct lane_control *control = lane->control;
 
     for (uint32_t word = 0; word < atomic_load(&control->worker_words); word++)
         for (uint64_t bits = atomic_load(&control->idle[word]); bits; bits &= bits - 1) {
             uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(bits);
-            if (slot > LANE_AGENT && slot < me.node->slot_first_actor &&
-                (atomic_load(&me.lane.slots[slot].cpu) == cpu) != but)
+            if (slot > LANE_AGENT && slot < end &&
+                (atomic_load(&lane->slots[slot].cpu) == cpu) != but)
                 return (uint16_t)slot;
         }
     return 0;
+}
+
+uint16_t idle_worker_here(const struct lane *lane, const struct node_shared *node)
+{
+    return idle_worker(lane, node->slot_first_actor, cpu_here(), false);
 }
 
 /* Of two that sleep, the idle one becomes the parked one, and the other way round. */
@@ -112,9 +118,10 @@ static inline bool is_lent(void)
 ON_TRIP_THERE void driver_submits(uint32_t parked)
 {
     int32_t cpu = cpu_here();
+    uint32_t end = me.node->slot_first_actor;
     uint64_t now = ticks();
     bool parked_here = atomic_load(&me.lane.slots[parked].cpu) == cpu;
-    uint16_t here = parked_here ? (uint16_t)parked : idle_worker(cpu, false), other;
+    uint16_t here = parked_here ? (uint16_t)parked : idle_worker(&me.lane, end, cpu, false), other;
 
     if (lately.submitted && lately.trust)
         lately.trust--;
@@ -128,7 +135,7 @@ ON_TRIP_THERE void driver_submits(uint32_t parked)
         return;
     }
     if (parked_here) {
-        if (!(other = idle_worker(cpu, true)))
+        if (!(other = idle_worker(&me.lane, end, cpu, true)))
             return;
         change_places(parked, other);
     }

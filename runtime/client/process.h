@@ -251,6 +251,9 @@ bool driver_yields(uint32_t index);
 void driver_sleeps(void);
 void driver_returns(void);
 void driver_polls(void);
+/** An idle worker bound to the hardware thread that the caller is on: woken for a task, it needs no other
+ *  core to leave its idle state. 0: there is none. Any process. */
+uint16_t idle_worker_here(const struct lane *lane, const struct node_shared *node);
 /** After tasks may have become ready in a process that runs none of them: the parked worker, which sleeps
  *  long, is woken if there is work and nobody else to take it. Any process. */
 void parked_rouse(struct lane *lane, struct node_shared *node);

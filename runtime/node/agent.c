@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -272,8 +273,12 @@ static void loop(void)
         remote_tick();
         output_poll(agent.output, agent.now_ns);
         /* What the lines above wrote for other ranks goes before the sleep, not after it. */
-        if (remote_poll() > 0 || remote_keep_polling())
+        if (remote_poll() > 0)
             continue;
+        if (remote_keep_polling()) {
+            sched_yield(); /* whom its messages woke may wait for this core */
+            continue;
+        }
         limit = sleep_ms();
         atomic_store_explicit(&agent.lane.self->asleep, 1, memory_order_seq_cst);
         sleep_prepare(&limit);

@@ -44,6 +44,7 @@ struct remote {
     struct map pulls;     /* own record -> pull + 1 */
     struct map fetching;  /* own record, not ended -> its generation: fetched at its end */
     uint64_t arrived;     /* tasks that came from other ranks */
+    uint64_t arrived_ns;  /* when the last of them did */
 };
 
 #define remote_peers agent.remote->peers

@@ -16,6 +16,9 @@
  * record, which the agent holds until the owner's FREE.
  */
 
+/* A task after so long a silence is one that somebody waits for, more than the first of many. */
+static const uint64_t ALONE_NS = 1000000;
+
 struct executing { /* of a record of home 0: whose it is */
     uint32_t rank, index, generation, record;
     uint32_t submitter; /* a call's, + 1 */
@@ -431,6 +434,10 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     struct executing *entry = entry_add(index);
     *entry = (struct executing){rank, task->index, task->generation, index, submitter};
     agent.remote->arrived++;
+    agent.lane.rouse_first = 0;
+    if (agent.now_ns - agent.remote->arrived_ns > ALONE_NS) /* soon this agent sleeps */
+        agent.lane.rouse_first = idle_worker_here(&agent.lane, agent.node);
+    agent.remote->arrived_ns = agent.now_ns;
     if (kind == ITEM_CALL) {
         (void)!lane_submit_call(&agent.lane, index, (uint16_t)atomic_load(&actor->slot));
     } else if (lane_submit(&agent.lane, index) != MORAY_OK) {

@@ -3,7 +3,8 @@
  *
  *     at once: it became hungry (little work queued) or stopped being so; tasks arrived and are done
  *              with; the wait of a new task doubled or halved
- *     soon:    a worker came free or busy (each IDLE_REPORT_NS at most)
+ *     soon:    a worker came free (each IDLE_REPORT_NS at most); all are busy, or tasks arrived, for so
+ *              long: a task that is done with before is told in one message with its result
  *     late:    anything else that changed (each report_ns at most)
  *     never:   a load that stays as it is; so an idle job is silent
  *
@@ -22,6 +23,7 @@ struct reporter {
     bool reported;                 /* a report was ever due; what follows is of the last one */
     bool was_hungry, was_idle;
     uint64_t was_ns, was_wait_ns, was_arrived;
+    uint64_t busy_ns; /* since when it is busier than reported; 0: it is not */
 };
 
 /** Looks at the load as it is now; returns whether it is to be reported. */
