@@ -59,13 +59,21 @@ static bool owner_pops(const struct lane *lane, uint16_t slot)
     return atomic_load_explicit(&lane->slots[slot].kind, memory_order_relaxed) == LANE_IS_WORKER;
 }
 
+/* Not so a slot whose process has died: its next one may be a worker that pops by now. */
+static bool never_pops(const struct lane *lane, uint16_t slot)
+{
+    uint32_t kind = atomic_load_explicit(&lane->slots[slot].kind, memory_order_relaxed);
+
+    return kind != LANE_IS_WORKER && kind != LANE_NOBODY;
+}
+
 ON_TRIP uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
 {
     uint64_t entries[LANE_STEAL_MAX];
     bool empty;
 
     for (;;) {
-        bool batch = !owner_pops(lane, victim) && owner_pops(lane, lane->slot);
+        bool batch = never_pops(lane, victim) && owner_pops(lane, lane->slot);
         uint32_t count = queue_steal(lane, victim, batch ? LANE_STEAL_MAX : 1, entries, &empty);
         if (count) {
             for (uint32_t i = 0; i < count; i++)

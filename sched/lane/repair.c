@@ -456,6 +456,19 @@ static void each_record(struct repair *repair)
         tell_again(repair, index);
 }
 
+/* It may have died while it popped: what it was about to pop is in no queue. A thief that looked before
+ * may take the last entry even now, which would leave head > tail to the next process, whose push nobody
+ * would see: head moves on before it, so that it fails. */
+static void settle_queue(struct lane_slot *slot)
+{
+    uint64_t head = atomic_load(&slot->head);
+
+    if (atomic_load(&slot->tail) > head)
+        return;
+    (void)!atomic_compare_exchange_strong(&slot->head, &head, head + 1);
+    atomic_store(&slot->tail, atomic_load(&slot->head));
+}
+
 bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *calls)
 {
     struct lane_slot *slot = &lane->slots[dead];
@@ -470,8 +483,7 @@ bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *ca
     lane_bit_clear(lane->control->idle, dead);
     atomic_store(&slot->asleep, 0);
     atomic_store(&slot->waits, 0);
-    if (atomic_load(&slot->tail) < atomic_load(&slot->head)) /* died while it popped */
-        atomic_store(&slot->tail, atomic_load(&slot->head));
+    settle_queue(slot);
 
     told = find_told(&repair);
     finish_chain(lane, dead, told);

@@ -395,6 +395,24 @@ START_TEST(a_worker_takes_its_own_newest_and_others_oldest)
 }
 END_TEST
 
+START_TEST(from_a_slot_without_a_process_one_is_stolen_at_a_time)
+{
+    uint32_t tasks[3];
+
+    for (int i = 0; i < 3; i++)
+        tasks[i] = node_submit(&lanes[WORKER], NULL, 0, NULL);
+    atomic_store(&lanes[WORKER].self->kind, LANE_NOBODY);
+    ck_assert_uint_eq(lane_steal_from(&lanes[OTHER], WORKER), tasks[0]);
+    ck_assert_uint_eq(atomic_load(&lanes[WORKER].self->head), 1);
+    atomic_store(&lanes[WORKER].self->kind, LANE_IS_WORKER);
+    node_run(&lanes[OTHER], tasks[0]);
+    settle();
+    ck_assert_uint_eq(ran, 3);
+    for (int i = 0; i < 3; i++)
+        lane_drop(&lanes[WORKER], tasks[i]);
+}
+END_TEST
+
 START_TEST(a_batch_is_stolen_from_who_never_pops)
 {
     uint32_t tasks[40];
@@ -677,6 +695,7 @@ int main(void)
     tcase_add_test(laws, an_edge_to_a_record_of_an_earlier_life_does_nothing);
     tcase_add_test(laws, a_requeued_task_counts_its_attempts);
     tcase_add_test(laws, a_worker_takes_its_own_newest_and_others_oldest);
+    tcase_add_test(laws, from_a_slot_without_a_process_one_is_stolen_at_a_time);
     tcase_add_test(laws, a_batch_is_stolen_from_who_never_pops);
     tcase_add_test(laws, only_descendants_are_stolen_for_a_waiter);
     tcase_add_test(laws, what_a_wait_needs_is_found_through_those_that_sleep);

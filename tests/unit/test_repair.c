@@ -115,6 +115,25 @@ START_TEST(what_stands_in_a_queue_is_not_queued_again)
 }
 END_TEST
 
+/* It died between the two steps of popping its last entry, and a thief saw the queue as it was before. */
+START_TEST(a_thief_that_looked_before_a_death_gets_nothing_after_the_repair)
+{
+    struct lane_slot *slot = lanes[WORKER].self;
+    uint32_t task = node_submit(&lanes[WORKER], NULL, 0, NULL);
+    uint64_t thief = atomic_load(&slot->head);
+
+    atomic_fetch_sub(&slot->tail, 1);
+    lane_detach(&lanes[WORKER]);
+    lane_hold(&lanes[DRIVER], task);
+    ck_assert(lane_repair(&lanes[0], WORKER, &calls));
+    ck_assert_uint_eq(queued, 1);
+    ck_assert(!atomic_compare_exchange_strong(&slot->head, &thief, thief + 1));
+    node_attach(&node, &lanes[WORKER], WORKER, LANE_IS_WORKER);
+    task = node_submit(&lanes[WORKER], NULL, 0, NULL);
+    ck_assert_uint_eq(lane_steal_from(&lanes[OTHER], WORKER), task);
+}
+END_TEST
+
 START_TEST(children_that_nobody_holds_are_cancelled_others_live)
 {
     uint32_t input = node_submit(&lanes[WORKER], NULL, 0, NULL);
@@ -230,6 +249,7 @@ int main(void)
     tcase_add_checked_fixture(laws, setup, teardown);
     tcase_add_test(laws, only_the_innermost_task_is_charged);
     tcase_add_test(laws, what_stands_in_a_queue_is_not_queued_again);
+    tcase_add_test(laws, a_thief_that_looked_before_a_death_gets_nothing_after_the_repair);
     tcase_add_test(laws, children_that_nobody_holds_are_cancelled_others_live);
     tcase_add_test(laws, calls_to_and_of_the_dead_are_told);
     tcase_add_test(laws, who_sleeps_is_woken);
