@@ -47,7 +47,8 @@ struct slot_state {
     int worker_index; /* -1: a spare, or an actor */
     uint32_t actor;
     bool general_busy;
-    uint64_t general; /* task that it runs for the local scheduler; 0: none */
+    uint64_t general;    /* task that it runs for the local scheduler; 0: none */
+    uint64_t ran_before; /* tasks that the slot had run when this process was started */
     bool killed_by_us;
     bool subscribed; /* rank 0 is told of its end */
     int status;      /* of its last process, as of waitpid() */

@@ -18,11 +18,12 @@
  *
  *     UNUSED ─spawn─▶ STARTING ─started─▶ RUNNING ─exited─▶ (repair) ─▶ STARTING again, or UNUSED
  *
- * A worker that dies is replaced at once; what it ran is told to the task's owner or tried again. A
- * spare is started when a process that waits has left its core and work lies about; it stays.
+ * A worker that dies is replaced at once; what it ran is told to the task's owner or tried again. Where
+ * QUICK_DEATHS_MAX in a row die before their first task, the job ends. A spare is started when a process
+ * that waits has left its core and work lies about; it stays.
  */
 
-enum { QUICK_DEATHS_MAX = 200 };
+enum { QUICK_DEATHS_MAX = 20 };
 
 static const uint64_t STUCK_NS = 2000000000;
 
@@ -105,6 +106,7 @@ bool workers_spawn(uint16_t slot, enum process_kind kind, int core, int worker_i
     state->actor = actor;
     state->general = 0;
     state->killed_by_us = false;
+    state->ran_before = atomic_load_explicit(&agent.lane.slots[slot].ran, memory_order_relaxed);
     if (zygote_spawn(agent.zygote, &order, &error) == MORAY_OK)
         return true;
     log_error("cannot start a process: %s", error.text);
@@ -147,14 +149,21 @@ static void waiters_help(uint32_t free_cores)
     }
 }
 
-/* Who waits in moray_wait, or with a time limit, runs nothing meanwhile (decisions.md, 25). */
-static void stuck_look(uint64_t since_ns)
+static uint64_t ran_sum(void)
 {
-    uint32_t spares = agent.spare_end - agent.spare_first;
     uint64_t ran = 0;
 
     for (uint32_t slot = 2; slot < agent.spare_end; slot++)
         ran += atomic_load_explicit(&agent.lane.slots[slot].ran, memory_order_relaxed);
+    return ran;
+}
+
+/* Who waits in moray_wait, or with a time limit, runs nothing meanwhile (decisions.md, 25). */
+static void stuck_look(uint64_t since_ns)
+{
+    uint32_t spares = agent.spare_end - agent.spare_first;
+    uint64_t ran = ran_sum();
+
     agent.stuck_ns = since_ns && ran == agent.stuck_ran ? since_ns : agent.now_ns;
     agent.stuck_ran = ran;
     if (agent.stuck_told || agent.now_ns - agent.stuck_ns < STUCK_NS)
@@ -391,6 +400,32 @@ static void bury(uint16_t slot)
                       state->worker_index, state->worker_index, 0);
 }
 
+/* Who dies before its first task will in its next process, too: that has an end. Before its repair. */
+static void quick_death(uint16_t slot)
+{
+    static uint32_t count;
+    static uint64_t ran_at_last;
+    const struct slot_state *state = &agent.slots[slot];
+    const struct lane_slot *lane_slot = &agent.lane.slots[slot];
+    char how[64];
+
+    if (state->kind == LANE_IS_ACTOR || state->killed_by_us || agent.chaos_mean_ns ||
+        atomic_load(&lane_slot->top) || atomic_load(&lane_slot->ran) != state->ran_before)
+        return;
+    if (ran_sum() != ran_at_last)
+        count = 0;
+    ran_at_last = ran_sum();
+    if (++count < QUICK_DEATHS_MAX)
+        return;
+    wait_story(state->status, how, sizeof(how));
+    agent_fail(
+        "rank %u on %s: %u worker processes in a row died before their first task%s; the last "
+        "one (worker %u, pid %d) was %s",
+        agent.rank, agent.node->host, count,
+        atomic_load(&agent.node->setup_count) ? " (in a function given to moray_setup?)" : "", slot,
+        (int)state->pid, how);
+}
+
 static void exited(const struct zygote_event *event)
 {
     struct slot_state *state = &agent.slots[event->slot];
@@ -401,6 +436,7 @@ static void exited(const struct zygote_event *event)
     state->status = event->status;
     state->pid = event->pid;
     agent.deaths += !(WIFEXITED(event->status) && WEXITSTATUS(event->status) == 0);
+    quick_death(event->slot);
     free_core_of(event->slot);
     bury(event->slot);
 }

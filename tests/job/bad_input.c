@@ -224,6 +224,13 @@ static void start_mpi(void)
         exit(77);
 }
 
+static void dies(const void *data, size_t bytes)
+{
+    (void)data;
+    (void)bytes;
+    abort();
+}
+
 static int one_mode(const char *mode, int argc, char **argv)
 {
     if (!strcmp(mode, "mpi"))
@@ -231,6 +238,11 @@ static int one_mode(const char *mode, int argc, char **argv)
     moray_init(&argc, &argv);
     if (!strcmp(mode, "uncaught"))
         return moray_take_as(int32_t, moray_call(fails, 12));
+    if (!strcmp(mode, "setup")) {
+        int32_t nothing = 0;
+        moray_setup(dies, &nothing, sizeof(nothing));
+        return moray_take_as(int32_t, moray_call(law_nothing)) == 0;
+    }
     puts("started");
     return moray_finalize();
 }
