@@ -93,9 +93,12 @@ static enum moray_code arguments_find(const struct moray_function *function,
                             function->name, arguments[i].size, parameter->type, parameter->size);
         sum += align8(parameter->size);
     }
-    if (sum > LONG_ARGUMENT_BYTES)
-        return last_set(MORAY_INVALID, "the arguments of %s take %llu bytes; put what is large",
-                        function->name, (unsigned long long)sum);
+    if (sum > BY_VALUE_BYTES_MAX && (!me.alone || sum > LONG_ARGUMENT_BYTES))
+        return last_set(MORAY_INVALID,
+                        "the arguments of %s take %llu bytes; at most %d go by value: put what is "
+                        "large, and pass the reference",
+                        function->name, (unsigned long long)sum,
+                        me.alone ? LONG_ARGUMENT_BYTES : BY_VALUE_BYTES_MAX);
     *bytes = (uint32_t)sum;
     return MORAY_OK;
 }

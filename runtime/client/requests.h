@@ -26,6 +26,9 @@ enum request_kind {
     REQUEST_CANCEL,   /* request_record: its task is another rank's, or was sent to one */
 };
 
+/* Between ranks: the arguments of a call, all of a request, an answer. Each goes in one message. */
+enum { BY_VALUE_BYTES_MAX = (2 << 20) + 65536 };
+
 struct request_record {
     uint32_t index, generation;
 };

@@ -48,7 +48,7 @@
 
 enum {
     FABRIC_MESSAGE_BYTES_MAX =
-        (1 << 20) + 65536, /* the longest message: a value of 1 MiB, and whose */
+        (2 << 20) + 3 * 65536, /* the longest message: two values of 1 MiB, and whose */
     FABRIC_SECRET_BYTES = 32,
 };
 

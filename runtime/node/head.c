@@ -94,6 +94,15 @@ end:
         reply(rank, token, MORAY_NO_MEMORY, text, sizeof(text));
         return;
     }
+    if (agent.rank_count > 1 && used > BY_VALUE_BYTES_MAX) {
+        char text[200];
+        snprintf(text, sizeof(text),
+                 "the %zu keys take %zu bytes; a list has at most %d: ask for a longer prefix",
+                 count, used, BY_VALUE_BYTES_MAX);
+        reply(rank, token, MORAY_FULL, text, strlen(text) + 1);
+        free(out);
+        return;
+    }
     *(struct answer_kv *)out =
         (struct answer_kv){.bytes = used - sizeof(struct answer_kv), .count = count};
     reply(rank, token, MORAY_OK, out, used);

@@ -54,6 +54,17 @@ static void out_push_full(struct out *out)
     out->used = 0;
 }
 
+/* Whether the message is off our hands. To a rank that is lost nothing goes; that ends the job. */
+static bool out_give(uint32_t rank, const char *bytes, uint32_t count)
+{
+    enum moray_code code = fabric_send(agent.fabric, rank, bytes, count);
+
+    if (code != MORAY_OK && code != MORAY_BUSY && code != MORAY_LOST)
+        agent_fail("a message of %u bytes to rank %u could not be sent: %s", count, rank,
+                   moray_code_name(code));
+    return code != MORAY_BUSY;
+}
+
 /* Gives what it can to the fabric. Returns whether something went. */
 static bool out_send(uint32_t rank)
 {
@@ -62,8 +73,7 @@ static bool out_send(uint32_t rank)
 
     while (out->full) {
         struct out_full *full = out->full;
-        enum moray_code code = fabric_send(agent.fabric, rank, full->bytes, full->used);
-        if (code == MORAY_BUSY)
+        if (!out_give(rank, full->bytes, full->used))
             return any;
         out->full = full->next;
         free(full);
@@ -71,8 +81,7 @@ static bool out_send(uint32_t rank)
     }
     if (!out->used)
         return any;
-    enum moray_code code = fabric_send(agent.fabric, rank, out->bytes, out->used);
-    if (code == MORAY_BUSY)
+    if (!out_give(rank, out->bytes, out->used))
         return any;
     out->used = 0;
     return true;

@@ -10,6 +10,7 @@
 enum {
     OUT_BYTES = 256 * 1024,  /* a message: flushed when an item would not fit */
     INLINE_BYTES_MAX = 4096, /* above it the bytes stay where they are until they are wanted */
+    ITEM_BYTES_MAX = FABRIC_MESSAGE_BYTES_MAX - (int)sizeof(struct item), /* one goes alone then */
 };
 
 struct out { /* items for one rank, not yet given to the fabric */

@@ -6,6 +6,7 @@
 #include "base/array.h"
 #include "base/log.h"
 #include "base/time.h"
+#include "client/requests.h"
 
 /*
  * Tasks and calls that run on another node, and their results.
@@ -18,6 +19,11 @@
 
 /* A task after so long a silence is one that somebody waits for, more than the first of many. */
 static const uint64_t ALONE_NS = 1000000;
+
+/* Besides its arguments a task has its inputs' names and values, or what their failures say. */
+static_assert(ITEM_BYTES_MAX >
+                  BY_VALUE_BYTES_MAX + MORAY_PARAMETERS_MAX * (2 * INLINE_BYTES_MAX - 64),
+              "a call that was not refused fits in a message");
 
 struct executing { /* of a record of home 0: whose it is */
     uint32_t rank, index, generation, record;
@@ -151,8 +157,20 @@ static void send(uint32_t rank, enum item_kind kind, uint32_t index, uint64_t ac
         record->reference_mask ? inputs_describe(rank, record, refs, inputs, &input_bytes) : 0;
     uint32_t value_bytes = bytes - count * (uint32_t)sizeof(moray_ref);
     uint32_t details_bytes = details ? (uint32_t)sizeof(*details) : 0;
-    struct item_task *item =
-        out_item(rank, kind, (uint32_t)sizeof(*item) + input_bytes + details_bytes + value_bytes);
+    uint64_t item_bytes =
+        sizeof(struct item_task) + (uint64_t)input_bytes + details_bytes + value_bytes;
+    if (item_bytes >
+        ITEM_BYTES_MAX) { /* it was no longer than BY_VALUE_BYTES_MAX when it was made */
+        for (uint32_t i = 0; i < count; i++)
+            if (inputs[i].name.owner)
+                drop_own(refs[i].index);
+        agent_end_failed(index, MORAY_INVALID,
+                         "its arguments take %llu bytes; at most %d go to another rank by value: "
+                         "put what is large, and pass the reference",
+                         (unsigned long long)item_bytes, BY_VALUE_BYTES_MAX);
+        return;
+    }
+    struct item_task *item = out_item(rank, kind, (uint32_t)item_bytes);
 
     *item = (struct item_task){.index = index,
                                .generation = life_generation(record_life(record)),

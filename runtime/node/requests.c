@@ -201,6 +201,15 @@ void requests_take(uint32_t index, uint32_t generation)
     if (!agent_claim(index, generation))
         return;
     bytes = lane_arguments(&agent.lane, record, &count);
+    /* It may have to go to rank 0 in one message. A job of several ranks has one bound, on all of them. */
+    if (agent.rank_count > 1 && count > BY_VALUE_BYTES_MAX &&
+        record->function != REQUEST_CONTAINS) {
+        agent_end_failed(index, MORAY_INVALID,
+                         "a request of %u bytes; at most %d go to rank 0: put what is large, and "
+                         "pass the reference",
+                         count, BY_VALUE_BYTES_MAX);
+        return;
+    }
     switch ((enum request_kind)record->function) {
     case REQUEST_RESOLVE:
         resolve(index, bytes, count);

@@ -746,6 +746,55 @@ static void names_are_unique_and_free_again_after_death(void)
     DEMAND(nobody.handle.node == 0 && moray_last(NULL) == MORAY_INVALID);
 }
 
+typedef struct {
+    unsigned char bytes[3 << 19]; /* 1.5 MiB: one goes in a message, two do not */
+} block;
+
+MORAY_ACTOR(heap, (int32_t, sum));
+MORAY_METHOD(int32_t, heap, adds, (block, a))
+{
+    self->sum += a.bytes[sizeof(a.bytes) - 1];
+    return self->sum;
+}
+MORAY_METHOD(int32_t, heap, adds_two, (block, a), (block, b))
+{
+    self->sum += a.bytes[0] + b.bytes[0];
+    return self->sum;
+}
+MORAY_ACTOR(wide, (int32_t, sum));
+MORAY_CONSTRUCTOR(wide, (block, a), (block, b))
+{
+    self->sum = a.bytes[0] + b.bytes[0];
+}
+
+MORAY_TASK(int32_t, makes_wide)
+{
+    static block b;
+
+    (void)moray_new(wide, b, b);
+    return (int32_t)moray_last(NULL);
+}
+
+static void large_arguments_travel_or_are_refused(void)
+{
+    static block b;
+
+    memset(&b, 3, sizeof(b));
+    for (int node = 0; node < node_count(); node++) {
+        heap_actor actor = moray_new_with((.on_rank = on_node(node)), heap);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(heap_adds, actor, b)), 3);
+        if (moray_ranks() > 1) {
+            DEMAND(moray_call(heap_adds_two, actor, b, b).owner == 0);
+            DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+            DEMAND_NAMES(last_story(), "put what is large");
+        }
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(heap_adds, actor, b)), 6);
+        moray_actor_release(actor);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(node)), makes_wide)),
+                    MORAY_INVALID);
+    }
+}
+
 static const struct law laws[] = {
     {"line 23: calls run in the order of submission", calls_run_in_the_order_of_submission, 10},
     {"line 23: a call that waits holds back its submitter's later ones, not others'",
@@ -754,6 +803,8 @@ static const struct law laws[] = {
      calls_of_several_submitters_run_one_at_a_time, 10},
     {"line 23: each thread of the driver is a submitter (decision 29)",
      each_thread_of_the_driver_is_a_submitter, 20},
+    {"line 23: large arguments travel, or are refused at the call",
+     large_arguments_travel_or_are_refused, 20},
     {"line 24: state lasts, and handles travel", state_lasts_and_handles_travel, 20},
     {"line 24: a task lends its handle until it ends", a_task_lends_its_handle_until_it_ends, 10},
     {"line 25: a method's error leaves the actor usable", a_methods_error_leaves_the_actor_usable,

@@ -195,6 +195,58 @@ static void swaps_are_one_step(void)
     DEMAND_SAME(value, 160);
 }
 
+/* What goes to rank 0 and back must fit in a message, from whatever rank it is asked. */
+enum { MIB = 1 << 20 };
+
+MORAY_TASK(int32_t, asks_for_much, (int32_t, key_bytes))
+{
+    char *large = calloc(1, MIB), *key = malloc((size_t)key_bytes + 1), *keys = NULL;
+    int32_t code = MORAY_OK;
+    size_t size;
+
+    memset(key, 'k', (size_t)key_bytes);
+    key[key_bytes] = '\0';
+    code = code ? code : (int32_t)moray_kv_put("much", "key", large, MIB, 0);
+    code = code ? code : (int32_t)moray_kv_swap("much", "key", large, MIB, large, MIB);
+    code = code ? code : (int32_t)moray_kv_get("much", "key", large, MIB, &size);
+    code = code ? code : (int32_t)moray_kv_delete("much", "key");
+    if (!code && moray_kv_delete("much", key) != MORAY_INVALID && moray_ranks() > 1)
+        code = -1;
+    if (!code && moray_publish(key, large, MIB) != MORAY_INVALID && moray_ranks() > 1)
+        code = -2;
+    code = code ? code : (int32_t)moray_kv_list("many", "", &keys, NULL);
+    free(large);
+    free(key);
+    free(keys);
+    return code;
+}
+
+static void what_does_not_fit_in_a_message_is_refused(void)
+{
+    enum { KEYS = 700, KEY_BYTES = 4000 };
+    static char key[KEY_BYTES + 1];
+    char *keys;
+    size_t count;
+
+    for (int i = 0; i < KEYS; i++) {
+        memset(key, 'x', KEY_BYTES);
+        memcpy(key + snprintf(key, sizeof(key), "%03d", i), "x", 1);
+        DEMAND_OK(moray_kv_put("many", key, "", 0, 0));
+    }
+    for (int node = 0; node < node_count(); node++)
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(node)),
+                                                           asks_for_much, 3 * MIB)),
+                    moray_ranks() > 1 ? MORAY_FULL : MORAY_OK);
+    DEMAND_CODE(moray_kv_list("many", "", &keys, &count),
+                moray_ranks() > 1 ? MORAY_FULL : MORAY_OK);
+    if (moray_ranks() > 1)
+        DEMAND_NAMES(last_story(), "prefix");
+    free(keys);
+    DEMAND_OK(moray_kv_list("many", "1", &keys, &count));
+    DEMAND_SAME(count, 100);
+    free(keys);
+}
+
 static void any_process_can_use_it(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -338,6 +390,8 @@ static const struct law laws[] = {
     {"line 43: keys are listed by prefix", keys_are_listed_by_prefix, 20},
     {"line 43: counters add in one step", counters_add_in_one_step, 20},
     {"line 43: compare and swap is one step", swaps_are_one_step, 20},
+    {"line 43: what does not fit in a message is refused",
+     what_does_not_fit_in_a_message_is_refused, 30},
     {"line 44: any process of the job can use it", any_process_can_use_it, 10},
     {"line 43: a subscriber gets every message, in each publisher's order",
      a_subscriber_gets_every_message_in_order, 20},

@@ -718,12 +718,50 @@ static void an_uncaught_error_ends_the_callers_task_with_the_story(void)
     DEMAND_OK(moray_release(caller));
 }
 
+typedef struct {
+    unsigned char bytes[3 << 19]; /* 1.5 MiB: one goes in a message, two do not */
+} block;
+
+MORAY_TASK(int32_t, sums_block, (block, b))
+{
+    int32_t sum = 0;
+
+    for (size_t i = 0; i < sizeof(b.bytes); i += 4096)
+        sum += b.bytes[i];
+    return sum;
+}
+
+MORAY_TASK(int32_t, sums_blocks, (block, a), (block, b))
+{
+    return a.bytes[0] + b.bytes[0];
+}
+
+/* What does not fit in a message is refused at the call, wherever the task would have run. */
+static void large_arguments_travel_or_are_refused(void)
+{
+    static block b;
+
+    memset(&b, 1, sizeof(b));
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref ref = moray_call_with((.on_rank = on_node(node)), sums_block, b);
+        DEMAND(ref.owner != 0);
+        DEMAND_SAME(moray_take_as(int32_t, ref), sizeof(b) / 4096);
+    }
+    if (moray_ranks() == 1)
+        return;
+    DEMAND(moray_call(sums_blocks, b, b).owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "put what is large");
+}
+
 static const struct law laws[] = {
     {"line 12: submission returns at once", submission_returns_at_once, 10},
     {"line 12: references are resolved before the body runs",
      references_are_resolved_before_the_body_runs, 10},
     {"line 12: a reference inside a value stays a reference",
      a_reference_inside_a_value_stays_a_reference, 10},
+    {"line 12: large arguments travel, or are refused at the call",
+     large_arguments_travel_or_are_refused, 20},
     {"line 13: a task whose input failed does not run", a_task_whose_input_failed_does_not_run, 10},
     {"line 14: results are none, one or many", results_are_none_one_or_many, 10},
     {"line 15: a death fails its task after four attempts",
