@@ -346,7 +346,7 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
         record->reference_mask = making->mask;
         for (unsigned i = 0; i < making->count; i++)
             if (making->mask >> i & 1)
-                lane_hold(&me.lane, making->inputs[number++]);
+                lane_hold_input(&me.lane, making->inputs[number++]);
         atomic_store_explicit(&record->flags, record_flags(record) | RECORD_HOLDS_INPUTS,
                               memory_order_relaxed);
         number = 0;
@@ -358,7 +358,7 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
                 continue; /* handed on as it is: nothing to wait for */
             if (lane_depends(&me.lane, making->index, input, i) != MORAY_OK) {
                 for (unsigned k = 0; k < (unsigned)__builtin_popcount(making->mask); k++)
-                    lane_drop(&me.lane, making->inputs[k]);
+                    lane_drop_input(&me.lane, making->inputs[k]);
                 making_undo(making);
                 return out_of_records();
             }

@@ -56,20 +56,39 @@ static uint32_t align8(uint32_t bytes)
     return (bytes + 7) & ~7u;
 }
 
-/* The end of a task that cannot begin: an input failed, or is not what the function takes. */
-static bool input_fails(uint32_t index, const struct moray_function *function, unsigned number,
-                        uint32_t input)
+/* An input that is not there as a value. False: it is, all the same, for whoever looks closer. */
+OFF_TRIP static bool input_is_none(uint32_t index, const struct moray_parameter *parameter,
+                                   unsigned number, const moray_ref *ref)
 {
-    struct record *record = lane_record(&me.lane, input);
-    const struct moray_parameter *parameter = &function->parameters[number];
+    const struct record *record = lane_record(&me.lane, ref->index);
+    uint64_t life = record_life(record);
+    const char *story;
 
-    if (life_state(record_life(record)) == RECORD_FAILED) {
-        const char *story;
-        enum moray_code code = failure_of(record, &story);
-        fail_record(index, MORAY_UPSTREAM, "argument %u (%s) failed: %s: %s", number + 1,
-                    parameter->name, error_name(code), story);
+    if (life_generation(life) != ref->generation) {
+        fail_record(index, MORAY_STALE,
+                    "argument %u (%s) is gone: a release too many let the task's hold on it go",
+                    number + 1, parameter->name);
         return true;
     }
+    if (life_state(life) != RECORD_FAILED)
+        return false;
+    enum moray_code code = failure_of(record, &story);
+    fail_record(index, MORAY_UPSTREAM, "argument %u (%s) failed: %s: %s", number + 1,
+                parameter->name, error_name(code), story);
+    return true;
+}
+
+/* The end of a task that cannot begin: an input failed, or is not what the function takes. */
+static bool input_fails(uint32_t index, const struct moray_function *function, unsigned number,
+                        const moray_ref *ref)
+{
+    const uint64_t which = (uint64_t)UINT32_MAX << 32 | 0xf; /* generation and state */
+    struct record *record = lane_record(&me.lane, ref->index);
+    const struct moray_parameter *parameter = &function->parameters[number];
+    uint64_t other = record_life(record) ^ life_of(RECORD_DONE, 0, 0, ref->generation);
+
+    if (__builtin_expect((other & which) != 0, 0) && input_is_none(index, parameter, number, ref))
+        return true;
     if (parameter->kind == MORAY_KIND_VIEW || record_result_bytes(record) == parameter->size)
         return false;
     char what[300];
@@ -104,7 +123,7 @@ static bool inputs_find(uint32_t index, const struct moray_function *function,
             hold_take(ref->index); /* the body has it until its end, or keeps it */
             continue;
         }
-        if (input_fails(index, function, i, ref->index))
+        if (input_fails(index, function, i, ref))
             return false;
         const void *data;
         uint64_t size;

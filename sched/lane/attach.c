@@ -73,7 +73,7 @@ static void take_over_holds(struct lane *lane)
             const uint32_t *words = lane_arguments(lane, record, &bytes);
             for (int n = __builtin_popcount(record->reference_mask); n-- > 0;)
                 if (lane_home(lane, words[n * 4 + 1]) != lane->slot)
-                    lane_hold(lane, words[n * 4 + 1]);
+                    lane_hold_input(lane, words[n * 4 + 1]);
         }
 }
 
@@ -120,6 +120,7 @@ void lane_detach(struct lane *lane)
     arena_detach(&lane->arena);
     free(lane->held);
     free(lane->held_count);
+    free(lane->held_inputs);
     *lane = (struct lane){0};
 }
 

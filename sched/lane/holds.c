@@ -64,7 +64,7 @@ static uint32_t *held_find(const struct lane *lane, uint32_t index)
     }
 }
 
-static void held_insert(struct lane *lane, uint32_t index, uint32_t count)
+static uint32_t held_insert(struct lane *lane, uint32_t index, uint32_t count, uint32_t inputs)
 {
     uint32_t mask = lane->held_capacity - 1, at = index * 2654435761u & mask;
 
@@ -73,12 +73,14 @@ static void held_insert(struct lane *lane, uint32_t index, uint32_t count)
     lane->held_used += lane->held[at] == HELD_EMPTY;
     lane->held[at] = index;
     lane->held_count[at] = count;
+    lane->held_inputs[at] = inputs;
+    return at;
 }
 
 static void held_grow(struct lane *lane)
 {
     uint32_t live = 0, old_capacity = lane->held_capacity;
-    uint32_t *old = lane->held, *old_count = lane->held_count;
+    uint32_t *old = lane->held, *old_count = lane->held_count, *old_inputs = lane->held_inputs;
 
     for (uint32_t i = 0; i < old_capacity; i++)
         live += old[i] != HELD_EMPTY && old[i] != HELD_GONE;
@@ -87,44 +89,91 @@ static void held_grow(struct lane *lane)
         capacity *= 2;
     lane->held = malloc(capacity * sizeof(uint32_t));
     lane->held_count = malloc(capacity * sizeof(uint32_t));
-    if (!lane->held || !lane->held_count)
+    lane->held_inputs = malloc(capacity * sizeof(uint32_t));
+    if (!lane->held || !lane->held_count || !lane->held_inputs)
         abort(); /* without its counts this process must end; repair clears its bits */
     lane->held_capacity = capacity;
     lane->held_used = 0;
     memset(lane->held, 0xff, capacity * sizeof(uint32_t));
     for (uint32_t i = 0; i < old_capacity; i++)
         if (old[i] != HELD_EMPTY && old[i] != HELD_GONE)
-            held_insert(lane, old[i], old_count[i]);
+            held_insert(lane, old[i], old_count[i], old_inputs[i]);
     free(old);
     free(old_count);
+    free(old_inputs);
 }
 
 ON_TRIP_BACK uint32_t lane_held(const struct lane *lane, uint32_t index)
 {
-    if (pool_owns(&lane->record_pool, index))
-        return atomic_load_explicit(&lane_record(lane, index)->home_count, memory_order_relaxed);
-    uint32_t *at = held_find(lane, index);
-    return at ? lane->held_count[at - lane->held] : 0;
-}
-
-void lane_hold(struct lane *lane, uint32_t index)
-{
-    struct record *record = lane_record(lane, index);
-
     if (pool_owns(&lane->record_pool, index)) {
+        const struct record *record = lane_record(lane, index);
+        uint32_t inputs = record->input_holds;
         uint32_t count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
-        atomic_store_explicit(&record->home_count, count + 1, memory_order_relaxed);
-        return;
+        return inputs == INPUT_HOLDS_MAX ? count : count - inputs;
     }
     uint32_t *at = held_find(lane, index);
+    return at ? lane->held_count[at - lane->held] - lane->held_inputs[at - lane->held] : 0;
+}
+
+static void hold_own(struct record *record)
+{
+    uint32_t count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
+    atomic_store_explicit(&record->home_count, count + 1, memory_order_relaxed);
+}
+
+/* Returns where it stands in the table. */
+static uint32_t hold_foreign(struct lane *lane, uint32_t index)
+{
+    uint32_t *at = held_find(lane, index);
+
     if (at) {
         lane->held_count[at - lane->held]++;
-        return;
+        return (uint32_t)(at - lane->held);
     }
     if (lane->held_used * 2 >= lane->held_capacity)
         held_grow(lane);
     bit_set(lane, index, false);
-    held_insert(lane, index, 1);
+    return held_insert(lane, index, 1, 0);
+}
+
+void lane_hold(struct lane *lane, uint32_t index)
+{
+    if (pool_owns(&lane->record_pool, index))
+        hold_own(lane_record(lane, index));
+    else
+        hold_foreign(lane, index);
+}
+
+void lane_hold_input(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+
+    if (pool_owns(&lane->record_pool, index)) {
+        hold_own(record);
+        record->input_holds += record->input_holds != INPUT_HOLDS_MAX;
+    } else {
+        uint32_t at = hold_foreign(lane, index); /* which may move the table */
+        lane->held_inputs[at]++;
+    }
+}
+
+/* Of the table's holds or the record's, one is an input's no more. The agent, which lets nothing go on a
+ * user's behalf, does not count them. */
+static void input_let_go(struct lane *lane, uint32_t index)
+{
+    struct record *record = lane_record(lane, index);
+    uint32_t *at;
+
+    if (pool_owns(&lane->record_pool, index))
+        record->input_holds -= record->input_holds && record->input_holds != INPUT_HOLDS_MAX;
+    else if ((at = held_find(lane, index)))
+        lane->held_inputs[at - lane->held] -= lane->held_inputs[at - lane->held] != 0;
+}
+
+void lane_drop_input(struct lane *lane, uint32_t index)
+{
+    input_let_go(lane, index);
+    lane_drop(lane, index);
 }
 
 void home_tell(struct lane *lane, uint32_t index)
@@ -342,6 +391,7 @@ ON_TRIP_BACK bool record_settle(void *context, uint32_t index)
     while (count > 0) {
         uint32_t input = dropped[--count];
         struct record *record = lane_record(lane, input);
+        input_let_go(lane, input);
         if (!pool_owns(&lane->record_pool, input) ||
             atomic_load_explicit(&record->home_count, memory_order_relaxed) > 1) {
             lane_drop(lane, input);

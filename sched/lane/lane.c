@@ -304,6 +304,7 @@ ON_TRIP_THERE uint32_t lane_make(struct lane *lane, enum record_kind kind)
     record->attempts_max = 1;
     record->argument_bytes = 0;
     record->reference_mask = 0;
+    record->input_holds = 0;
     record->result_high = 0;
     record->result_low = 0;
     if ((top = atomic_load_explicit(&lane->self->top, memory_order_relaxed)) != 0) {

@@ -126,8 +126,9 @@ struct lane {
     uint32_t ring_mask;
     lane_wake_call *wake;
     void *wake_context;
-    uint32_t *held;       /* private: records of other homes that this slot holds */
-    uint32_t *held_count; /* an open-addressing table */
+    uint32_t *held;        /* private: records of other homes that this slot holds */
+    uint32_t *held_count;  /* an open-addressing table */
+    uint32_t *held_inputs; /* of held_count: as inputs of pending tasks */
     uint32_t held_used, held_capacity;
     uint64_t head_seen;   /* of the own queue */
     uint32_t empty_looks; /* at queues whose bit is set */
@@ -248,7 +249,13 @@ void lane_hold(struct lane *lane, uint32_t index);
 /** One hold less; the last of all frees the record once it has ended. */
 void lane_drop(struct lane *lane, uint32_t index);
 
-/** Holds of this slot on the record. */
+/** The same for a hold that a task has on an input (RECORD_HOLDS_INPUTS), which lane_held() does not
+ *  count: nobody but the task is to let it go. The lane drops it at the task's end. */
+void lane_hold_input(struct lane *lane, uint32_t index);
+void lane_drop_input(struct lane *lane, uint32_t index);
+
+/** Holds of this slot on the record, without those of its tasks on their inputs (of its own record:
+ *  with them, once there were INPUT_HOLDS_MAX). */
 uint32_t lane_held(const struct lane *lane, uint32_t index);
 
 /** Whether no slot but the home holds it. */

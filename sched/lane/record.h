@@ -69,7 +69,8 @@ enum {
     RECORD_NONE = 0xffffffff,
     RECORD_ARGUMENT_BYTES = 64,
     RECORD_VALUE_BYTES_MAX = 48,
-    RECORD_INPUTS_MAX = 15
+    RECORD_INPUTS_MAX = 15,
+    INPUT_HOLDS_MAX = 0xffff,
 };
 
 struct record {
@@ -85,9 +86,9 @@ struct record {
     uint8_t attempts_max;        /* 0: endless */
     uint16_t argument_bytes;     /* in place */
     uint16_t reference_mask;     /* which arguments are references */
-    uint16_t reserved;
-    uint16_t result_high; /* bytes of the result, bits 32-47 */
-    uint32_t result_low;  /* bits 0-31 */
+    uint16_t input_holds;        /* of home_count: as inputs of pending tasks (lane_hold_input) */
+    uint16_t result_high;        /* bytes of the result, bits 32-47 */
+    uint32_t result_low;         /* bits 0-31 */
     union {
         uint8_t value[8]; /* a result of up to 8 bytes; longer ones: record_value() */
         struct {

@@ -315,6 +315,8 @@ static void own_record(struct repair *repair, uint32_t index)
             orphan(lane, index);
         return;
     }
+    record->input_holds =
+        (uint16_t)(repair->holds[index] < INPUT_HOLDS_MAX ? repair->holds[index] : INPUT_HOLDS_MAX);
     atomic_store(&record->home_count, repair->holds[index]);
     life = atomic_load(&record->life); /* after the count: who ends it now sees the count */
     if (!life_ended(life))

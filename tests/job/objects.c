@@ -206,6 +206,18 @@ MORAY_TASK(int32_t, hands_on, (moray_future, f))
     return moray_take_as(int32_t, moray_call(after, 0, f.ref));
 }
 
+/* Lets its hold on what it was handed go twice, while a task of its own waits with it. */
+MORAY_TASK(int32_t, releases_twice, (moray_future, f))
+{
+    moray_ref slow = moray_call(after, 100, 1), pending = moray_call(first_of, f.ref, slow);
+
+    if (moray_release(f.ref) != MORAY_OK)
+        return -1;
+    if (moray_release(f.ref) != MORAY_STALE)
+        return -2;
+    return moray_take_as(int32_t, pending);
+}
+
 typedef struct {
     char text[64];
 } name;
@@ -817,6 +829,35 @@ static void a_pending_task_keeps_its_inputs(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+static void a_second_release_takes_nothing_from_a_task(void)
+{
+    moray_ref ref = moray_put_value(int32_t, 5), slow = moray_call(after, 200, 1), next;
+    moray_ref pending = moray_call(first_of, ref, slow), again;
+
+    DEMAND_OK(moray_release(ref));
+    DEMAND_CODE(moray_release(ref), MORAY_STALE);
+    DEMAND_NAMES(last_story(), "released");
+    next = moray_put_value(int32_t, 9);
+    DEMAND_SAME(moray_take_as(int32_t, pending), 6);
+    /* a hold of one's own beside that of the task is one, and as good as ever */
+    pending = moray_call(first_of, next, slow);
+    again = moray_call(first_of, next, slow);
+    DEMAND_OK(moray_hold(next));
+    DEMAND_OK(moray_release(next));
+    DEMAND_OK(moray_release(next));
+    DEMAND_CODE(moray_release(next), MORAY_STALE);
+    DEMAND_SAME(moray_take_as(int32_t, pending), 10);
+    DEMAND_SAME(moray_take_as(int32_t, again), 10);
+    DEMAND_OK(moray_release(slow));
+    for (int node = 0; node < node_count(); node++) {
+        ref = moray_put_value(int32_t, 5);
+        moray_ref there =
+            moray_call_with((.on_rank = on_node(node)), releases_twice, moray_pass(ref));
+        DEMAND_SAME(moray_take_as(int32_t, there), 6);
+        DEMAND_OK(moray_release(ref));
+    }
+}
+
 static void a_view_keeps_its_object(void)
 {
     uint64_t before = free_bytes(), sum;
@@ -1152,6 +1193,8 @@ static const struct law laws[] = {
     {"line 11: large values are read in place, small ones take no block",
      large_values_are_read_in_place, 10},
     {"line 38: a pending task keeps its inputs", a_pending_task_keeps_its_inputs, 10},
+    {"line 38: a second release takes nothing from a pending task",
+     a_second_release_takes_nothing_from_a_task, 10},
     {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
     {"line 38: an object keeps what it contains", an_object_keeps_what_it_contains, 20},
     {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},

@@ -106,7 +106,7 @@ uint32_t node_make(struct lane *lane, const uint32_t *inputs, uint32_t count,
         ((struct input *)(at + before))[i] = (struct input){
             .index = inputs[i],
             .generation = life_generation(record_life(lane_record(lane, inputs[i])))};
-        lane_hold(lane, inputs[i]);
+        lane_hold_input(lane, inputs[i]);
     }
     record->reference_mask = (uint16_t)((1u << count) - 1);
     if (count)

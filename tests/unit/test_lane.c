@@ -249,6 +249,36 @@ START_TEST(calls_general_tasks_and_requests_find_their_way)
 }
 END_TEST
 
+START_TEST(holds_on_inputs_are_no_holds_of_the_user)
+{
+    uint32_t input = node_submit(&lanes[DRIVER], NULL, 0, NULL);
+    uint32_t near = node_submit(&lanes[DRIVER], &input, 1, NULL);
+
+    lane_hold(&lanes[OTHER], input);
+    uint32_t far = node_submit(&lanes[OTHER], &input, 1, NULL);
+    ck_assert_uint_eq(lane_held(&lanes[DRIVER], input), 1);
+    ck_assert_uint_eq(lane_held(&lanes[OTHER], input), 1);
+    lane_drop(&lanes[DRIVER], input);
+    lane_drop(&lanes[OTHER], input);
+    ck_assert_uint_eq(lane_held(&lanes[DRIVER], input), 0);
+    ck_assert_uint_eq(lane_held(&lanes[OTHER], input), 0);
+    settle();
+    ck_assert(ended(near) && ended(far));
+    lane_drop(&lanes[DRIVER], near);
+    lane_drop(&lanes[OTHER], far);
+    /* More than are counted: then all count, and all go. */
+    input = node_submit(&lanes[DRIVER], NULL, 0, NULL);
+    for (uint32_t i = 0; i < INPUT_HOLDS_MAX + 5; i++)
+        lane_hold_input(&lanes[DRIVER], input);
+    ck_assert_uint_eq(lane_held(&lanes[DRIVER], input), INPUT_HOLDS_MAX + 6);
+    for (uint32_t i = 0; i < INPUT_HOLDS_MAX + 5; i++)
+        lane_drop_input(&lanes[DRIVER], input);
+    ck_assert_uint_eq(lane_held(&lanes[DRIVER], input), 1);
+    lane_drop(&lanes[DRIVER], input);
+    settle();
+}
+END_TEST
+
 START_TEST(a_full_queue_is_told_and_nothing_is_lost)
 {
     uint32_t tasks[64], extra;
@@ -687,6 +717,7 @@ int main(void)
     tcase_add_test(laws, many_foreign_holds_are_counted);
     tcase_add_test(laws, a_mailbox_keeps_the_order);
     tcase_add_test(laws, calls_general_tasks_and_requests_find_their_way);
+    tcase_add_test(laws, holds_on_inputs_are_no_holds_of_the_user);
     tcase_add_test(laws, a_full_queue_is_told_and_nothing_is_lost);
     tcase_add_test(laws, records_run_out_with_a_word_and_come_back);
     tcase_add_test(laws, one_slot_does_not_end_up_with_all_records);
