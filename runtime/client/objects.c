@@ -407,8 +407,7 @@ ON_TRIP_BACK enum moray_code moray_release(moray_ref ref)
     else {
         uint32_t generation = life_generation(record_life(lane_record(&me.lane, index)));
         lane_drop(&me.lane, index);
-        if (held > 1)
-            frame_note(index, generation, true);
+        frame_gone(index, generation);
     }
     ref_done(ref, index, false);
     leave();

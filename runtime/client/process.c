@@ -162,40 +162,62 @@ ON_TRIP void frame_push(struct frame *frame, uint32_t record)
     frame_top = frame;
 }
 
-static bool alive(const struct hold *hold)
+static int by_index_in_order(const void *a, const void *b)
 {
-    uint32_t index = hold->index & ~HOLD_GONE;
-    uint64_t life = record_life(lane_record(&me.lane, index));
-    return life_generation(life) == hold->generation && lane_held(&me.lane, index) > 0;
+    const struct hold *x = a, *y = b;
+    uint32_t one = x->index & ~HOLD_GONE, other = y->index & ~HOLD_GONE;
+
+    if (one != other)
+        return one < other ? -1 : 1;
+    return x->generation < y->generation ? -1 : x->generation > y->generation;
 }
 
-static int by_index(const void *a, const void *b)
+/* What the notes about one record come to, the oldest first; returns how many it takes. A hold let go is
+ * the newest that was taken; where there is none, it was taken in a frame around this scope, or, in a
+ * task, is one that the process was to keep. */
+static uint32_t frame_sum(const struct frame *frame, struct hold *out, const struct hold *notes,
+                          uint32_t count)
 {
-    uint32_t x = ((const struct hold *)a)->index & ~HOLD_GONE;
-    uint32_t y = ((const struct hold *)b)->index & ~HOLD_GONE;
-    return x < y ? -1 : x > y;
+    uint32_t index = notes->index & ~HOLD_GONE, held = 0, gone = 0;
+    uint32_t generation = life_generation(record_life(lane_record(&me.lane, index)));
+    uint32_t most = lane_held(&me.lane, index); /* a task on this stack may have let go too many */
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (!(notes[i].index & HOLD_GONE))
+            held++;
+        else if (held)
+            held--;
+        else
+            gone++;
+    }
+    if (held > most)
+        held = most;
+    if (frame->record != RECORD_NONE)
+        gone = 0;
+    for (uint32_t i = 0; i < gone + held; i++)
+        out[i] = (struct hold){index | (i < gone ? HOLD_GONE : 0), generation};
+    return gone + held;
 }
 
-/* Drops what is gone, and lets each hold given back cancel one taken. */
+/* Drops what is about objects that are no more, and lets each hold given back cancel one taken. */
 static void frame_compact(struct frame *frame)
 {
+    struct hold *notes = frame->holds;
     uint32_t kept = 0, out = 0;
 
-    for (uint32_t i = 0; i < frame->hold_count; i++)
-        if (alive(&frame->holds[i]))
-            frame->holds[kept++] = frame->holds[i];
-    frame->hold_count = kept;
-    if (kept == 0)
-        return;
-    qsort(frame->holds, kept, sizeof(*frame->holds), by_index);
-    for (uint32_t i = 0; i < kept;) {
-        uint32_t index = frame->holds[i].index & ~HOLD_GONE;
-        uint32_t generation = frame->holds[i].generation;
-        int net = 0;
-        for (; i < kept && (frame->holds[i].index & ~HOLD_GONE) == index; i++)
-            net += frame->holds[i].index & HOLD_GONE ? -1 : 1;
-        for (; net > 0; net--)
-            frame->holds[out++] = (struct hold){index, generation};
+    for (uint32_t i = 0; i < frame->hold_count; i++) {
+        uint32_t index = notes[i].index & ~HOLD_GONE;
+        if (life_generation(record_life(lane_record(&me.lane, index))) != notes[i].generation)
+            continue;
+        notes[kept] = (struct hold){notes[i].index, kept}; /* all of one generation: their order */
+        kept++;
+    }
+    if (kept > 1)
+        qsort(notes, kept, sizeof(*notes), by_index_in_order);
+    for (uint32_t i = 0, next; i < kept; i = next) {
+        for (next = i + 1; next < kept && !((notes[next].index ^ notes[i].index) & ~HOLD_GONE);)
+            next++;
+        out += frame_sum(frame, notes + out, notes + i, next - i);
     }
     frame->hold_count = out;
 }
@@ -224,18 +246,37 @@ ON_TRIP_THERE void frame_note(uint32_t index, uint32_t generation, bool gone)
     frame->holds[frame->hold_count++] = (struct hold){index | (gone ? HOLD_GONE : 0), generation};
 }
 
+ON_TRIP_BACK void frame_gone(uint32_t index, uint32_t generation)
+{
+    struct frame *frame = frame_top;
+
+    if (!frame)
+        return;
+    if (frame->hold_count) { /* the usual way: nothing was noted since */
+        const struct hold *last = &frame->holds[frame->hold_count - 1];
+        if (last->index == index && last->generation == generation) {
+            frame->hold_count--;
+            return;
+        }
+    }
+    frame_note(index, generation, true);
+}
+
 ON_TRIP void frame_pop(struct frame *frame)
 {
     assert(frame_top == frame);
     if (frame->hold_count)
         frame_compact(frame);
+    frame_top = frame->outer;
     for (uint32_t i = 0; i < frame->hold_count; i++)
-        lane_drop(&me.lane, frame->holds[i].index);
+        if (frame->holds[i].index & HOLD_GONE)
+            frame_gone(frame->holds[i].index & ~HOLD_GONE, frame->holds[i].generation);
+        else
+            lane_drop(&me.lane, frame->holds[i].index);
     if (frame->holds != frame->few)
         free(frame->holds);
     if (__builtin_expect(frame->story != NULL, 0))
         free(frame->story);
-    frame_top = frame->outer;
 }
 
 /* ---- References ---- */

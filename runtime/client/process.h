@@ -153,8 +153,10 @@ uint32_t submitter_next(void);
 void frame_push(struct frame *frame, uint32_t record);
 /** Lets go what the frame still holds. */
 void frame_pop(struct frame *frame);
-/** Notes a hold taken (or, `gone`, let go while others remain) in the innermost frame. */
+/** Notes a hold taken (or, `gone`, let go) in the innermost frame. */
 void frame_note(uint32_t index, uint32_t generation, bool gone);
+/** A hold was let go: the newest that the frames know of. */
+void frame_gone(uint32_t index, uint32_t generation);
 
 /* ---- References ---- */
 

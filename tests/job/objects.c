@@ -146,6 +146,21 @@ MORAY_METHOD(int32_t, shelf, forget)
     return (int32_t)moray_release(self->kept);
 }
 
+/* In a scope the method's own hold is let go; the one that was kept stays. */
+MORAY_METHOD(int32_t, shelf, make)
+{
+    moray_ref made = moray_call(after, 0, 4);
+
+    if (moray_keep(made) || moray_scope_begin() || moray_release(made) || moray_scope_end())
+        return (int32_t)moray_last(NULL);
+    self->kept = made;
+    return MORAY_OK;
+}
+MORAY_METHOD(int32_t, shelf, value_kept)
+{
+    return moray_get_as(int32_t, self->kept);
+}
+
 typedef struct {
     moray_ref inside;
     int64_t number;
@@ -216,6 +231,54 @@ MORAY_TASK(int32_t, releases_twice, (moray_future, f))
     if (moray_release(f.ref) != MORAY_STALE)
         return -2;
     return moray_take_as(int32_t, pending);
+}
+
+MORAY_TASK(int32_t, holds_again, (moray_future, f))
+{
+    for (int i = 0; i < 3; i++)
+        if (moray_release(f.ref) || moray_hold(f.ref))
+            return -1;
+    return moray_get_as(int32_t, f.ref);
+}
+
+/* Holds, releases and scopes in any order. A release takes the newest hold, in this scope or around it;
+ * where there is none it is told. Returns how many steps went as they had to. */
+MORAY_TASK(int32_t, holds_at_random, (moray_future, a), (moray_future, b), (int32_t, steps),
+           (uint32_t, seed))
+{
+    enum { DEEPEST = 6 };
+    int held[DEEPEST][2] = {{1, 1}}, depth = 0; /* each is handed with one */
+
+    for (int32_t step = 0; step < steps; step++) {
+        unsigned choice = (seed = seed * 1664525 + 1013904223) >> 24, which = choice % 2;
+        moray_ref ref = which ? b.ref : a.ref;
+        int at = depth;
+        choice = choice / 2 % 16;
+        if (choice == 0 && depth < DEEPEST - 1) {
+            if (moray_scope_begin() != MORAY_OK)
+                return step;
+            depth++;
+            held[depth][0] = held[depth][1] = 0;
+        } else if (choice == 1 && depth) {
+            if (moray_scope_end() != MORAY_OK)
+                return step;
+            depth--;
+        } else if (choice < 8) {
+            if (moray_hold(ref) != MORAY_OK)
+                return step;
+            held[depth][which]++;
+        } else {
+            while (at >= 0 && !held[at][which])
+                at--;
+            if (moray_release(ref) != (at < 0 ? MORAY_STALE : MORAY_OK))
+                return step;
+            if (at >= 0)
+                held[at][which]--;
+        }
+    }
+    while (depth--)
+        moray_scope_end();
+    return steps;
 }
 
 typedef struct {
@@ -1025,6 +1088,30 @@ static void holds_are_counted(void)
     DEMAND_NAMES(last_story(), "released");
 }
 
+static void holds_are_let_go_once_whatever_the_order(void)
+{
+    moray_ref a = moray_put_value(int32_t, 3), b = moray_put_value(int32_t, 4);
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref there = moray_call_with((.on_rank = on_node(node)), holds_again, moray_pass(a));
+        DEMAND_SAME(moray_take_as(int32_t, there), 3);
+        for (uint32_t seed = 0; seed < 20; seed++) {
+            int32_t steps = seed < 15 ? 200 : 6000;
+            there = moray_call_with((.on_rank = on_node(node)), holds_at_random, moray_pass(a),
+                                    moray_pass(b), steps, seed);
+            DEMAND_SAME(moray_take_as(int32_t, there), steps);
+        }
+        shelf_actor actor = moray_new_with((.on_rank = on_node(node)), shelf);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(shelf_make, actor)), 0);
+        law_sleep_ms(20);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(shelf_value_kept, actor)), 4);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(shelf_forget, actor)), 0);
+        DEMAND_OK(moray_actor_release(actor));
+    }
+    DEMAND_OK(moray_release(a));
+    DEMAND_OK(moray_release(b));
+}
+
 static void a_scope_lets_go_at_its_end(void)
 {
     moray_ref outer, inner, kept;
@@ -1204,6 +1291,8 @@ static const struct law laws[] = {
     {"line 38: an actor's state keeps what it was told to",
      an_actors_state_keeps_what_it_was_told_to, 20},
     {"decision 38: holds are counted", holds_are_counted, 10},
+    {"decision 38: holds are let go once, whatever the order",
+     holds_are_let_go_once_whatever_the_order, 30},
     {"decision 38: a scope lets go at its end", a_scope_lets_go_at_its_end, 10},
     {"decision 38: bytes that look like a reference keep nothing",
      bytes_that_look_like_a_reference_keep_nothing, 10},
