@@ -99,7 +99,7 @@ static void die(struct actors *actors, struct actor *actor, enum moray_code code
     set_story(actor, code, story);
     actor->state = ACTORS_DEAD;
     actor->choosing = actor->choose = actor->start = actor->finish = false;
-    actor->wake_ns = actor->force_ns = UINT64_MAX;
+    actor->wake_ns = actor->force_ns = actor->room_ns = UINT64_MAX;
     leave_waiting(actors, actor);
     actor_record_unname(actors, actor);
     if (actor->has_process)
@@ -173,6 +173,7 @@ void actors_started(struct actors *actors, uint64_t id, uint32_t incarnation, ui
         return;
     actor->state = ACTORS_ALIVE;
     actor->slot = slot;
+    actor->room_ns = UINT64_MAX;
     tell_all(actors, actor);
     release_last(actors, actor, now_ns);
 }
@@ -254,17 +255,28 @@ bool actors_placed(struct actors *actors, uint64_t id, uint32_t node, uint64_t n
     return true;
 }
 
-void actors_unplaced(struct actors *actors, uint64_t id, enum moray_code code, const char *story)
+void actors_unplaced(struct actors *actors, uint64_t id, enum moray_code code, const char *story,
+                     uint64_t now_ns)
 {
     struct actor *actor = actor_record_find(actors, id);
 
     if (!actor || !actor->choosing || actor->choose)
         return;
     actor->choosing = false;
-    if (code == MORAY_BUSY)
-        wait_for_room(actors, actor);
-    else
+    if (code != MORAY_BUSY) {
         die(actors, actor, code, story);
+        return;
+    }
+    wait_for_room(actors, actor);
+    if (!*story) {
+        actor->room_ns = UINT64_MAX;
+        return;
+    }
+    set_story(actor, code, story);
+    alarm_at(actors, &actor->room_ns,
+             actor->room_ns != UINT64_MAX ? actor->room_ns : now_ns + actors->options.room_ns);
+    if (actors->look_ns == UINT64_MAX)
+        alarm_at(actors, &actors->look_ns, now_ns + actors->options.look_ns);
 }
 
 size_t actors_room(struct actors *actors, size_t count)
@@ -333,6 +345,14 @@ void actors_rank_lost(struct actors *actors, uint32_t rank, uint64_t now_ns)
     }
 }
 
+static void room_over(struct actors *actors, struct actor *actor)
+{
+    char story[ACTORS_STORY_BYTES];
+
+    memcpy(story, actor->story, sizeof(story));
+    die(actors, actor, actor->code, story);
+}
+
 void actors_tick(struct actors *actors, uint64_t now_ns)
 {
     if (now_ns < actors->deadline_ns)
@@ -347,11 +367,21 @@ void actors_tick(struct actors *actors, uint64_t now_ns)
         if (actor->force_ns <= now_ns)
             die(actors, actor, MORAY_ACTOR_DIED,
                 "it did not finish its queue in time after its last handle was released");
+        if (actor->waiting && actor->room_ns <= now_ns)
+            room_over(actors, actor);
+        if (actor->waiting && actor->room_ns < actors->deadline_ns)
+            actors->deadline_ns = actor->room_ns;
         if (actor->wake_ns < actors->deadline_ns)
             actors->deadline_ns = actor->wake_ns;
         if (actor->force_ns < actors->deadline_ns)
             actors->deadline_ns = actor->force_ns;
     }
+    if (actors->look_ns <= now_ns) {
+        actors->look_ns = UINT64_MAX; /* who then still finds none sets it again */
+        actors_room(actors, SIZE_MAX);
+    }
+    if (actors->look_ns < actors->deadline_ns)
+        actors->deadline_ns = actors->look_ns;
 }
 
 uint64_t actors_deadline(const struct actors *actors)

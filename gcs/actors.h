@@ -49,6 +49,8 @@ struct actors_options {    /* zeros are the defaults, but for rank_count */
     uint64_t quick_ns;     /* a process that lived less has died quickly; 0: 1 s */
     uint64_t again_ns;     /* wait before the 2nd quick restart in a row, then doubled; 0: 10 ms */
     uint64_t again_max_ns; /* the longest such wait; 0: 1 s */
+    uint64_t room_ns;      /* the longest wait for room that may never come; 0: 10 s */
+    uint64_t look_ns;      /* those that wait so ask again after that at the latest; 0: 1 s */
     uint64_t start_bytes_max; /* of one constructor's arguments; 0: 1 MiB */
 };
 
@@ -96,8 +98,8 @@ struct actors_line { /* what is known of an actor; pointers are borrowed until t
 
 struct actors_action {
     enum {
-        ACTORS_CHOOSE,  /* ask the global scheduler for a node other than `rank` (UINT32_MAX: any);
-                           answer with actors_placed() or actors_unplaced() */
+        ACTORS_CHOOSE,  /* ask the global scheduler for a node; `rank` has just refused it
+                           (UINT32_MAX: none has); answer: actors_placed() or actors_unplaced() */
         ACTORS_START,   /* rank: make process `incarnation`, run the constructor */
         ACTORS_FINISH,  /* rank: finish the queue, run the shutdown function, exit */
         ACTORS_STOP,    /* rank: kill the process `incarnation` */
@@ -146,8 +148,10 @@ MORAY_MUST_CHECK enum moray_code actors_hold(struct actors *actors, uint64_t id,
  *  gives the place back. */
 bool actors_placed(struct actors *actors, uint64_t id, uint32_t node, uint64_t now_ns);
 
-/** The other answer: MORAY_BUSY: it waits until actors_room(); any other code is its death. */
-void actors_unplaced(struct actors *actors, uint64_t id, enum moray_code code, const char *story);
+/** The other answer: MORAY_BUSY: it waits until actors_room(), and with a story no longer than room_ns
+ *  in all: then it dies of that. Any other code is its death at once. */
+void actors_unplaced(struct actors *actors, uint64_t id, enum moray_code code, const char *story,
+                     uint64_t now_ns);
 
 /** Some node has room again: those that wait for it ask once more, the oldest first, `count` at
  *  most. Returns how many wait still. */
@@ -173,7 +177,7 @@ bool actors_kill(struct actors *actors, uint64_t id, bool restart, const char *s
 void actors_rank_lost(struct actors *actors, uint32_t rank, uint64_t now_ns);
 
 /** Time went on: call at actors_deadline() (UINT64_MAX: no need). Stops what did not finish,
- *  restarts what waited. */
+ *  restarts what waited, ends waits for room or lets them ask again. */
 void actors_tick(struct actors *actors, uint64_t now_ns);
 uint64_t actors_deadline(const struct actors *actors);
 

@@ -44,6 +44,7 @@ struct actor {
     uint64_t born_ns;  /* when its last START became due */
     uint64_t wake_ns;  /* when to restart; UINT64_MAX: it does not wait for that */
     uint64_t force_ns; /* when to stop an ending one; UINT64_MAX: never */
+    uint64_t room_ns;  /* when its wait for room is over; UINT64_MAX: never */
     uint32_t dirty_next, waiting_next, unused_next;
 };
 
@@ -58,7 +59,8 @@ struct actors {
     uint32_t capacity, count, unused;
     struct index by_id, by_name;
     struct queue dirty, waiting;
-    uint64_t deadline_ns; /* the least of all wake_ns and force_ns, or less */
+    uint64_t look_ns;     /* when those that wait ask again; UINT64_MAX: not by the clock */
+    uint64_t deadline_ns; /* the least of all these, or less */
     bool *lost;           /* owned; by rank */
 };
 

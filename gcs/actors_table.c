@@ -184,7 +184,8 @@ enum moray_code actor_record_make(struct actors *actors, const struct actors_spe
                             .holders = holders,
                             .named = spec->name != NULL,
                             .wake_ns = UINT64_MAX,
-                            .force_ns = UINT64_MAX};
+                            .force_ns = UINT64_MAX,
+                            .room_ns = UINT64_MAX};
     actors->count++;
     index_add(&actors->by_id, index_mix(actor->id), actor_position(actors, actor));
     if (actor->named)
@@ -264,6 +265,10 @@ static void set_defaults(struct actors_options *options)
         options->again_ns = 10 * 1000 * 1000;
     if (!options->again_max_ns)
         options->again_max_ns = 1000000000;
+    if (!options->room_ns)
+        options->room_ns = 10 * 1000000000ull;
+    if (!options->look_ns)
+        options->look_ns = 1000000000;
     if (!options->start_bytes_max)
         options->start_bytes_max = 1 << 20;
 }
@@ -287,7 +292,7 @@ enum moray_code actors_create_table(const struct actors_options *options, struct
     set_defaults(&actors->options);
     actors->unused = INDEX_NONE;
     actors->dirty = actors->waiting = (struct queue){INDEX_NONE, INDEX_NONE};
-    actors->deadline_ns = UINT64_MAX;
+    actors->look_ns = actors->deadline_ns = UINT64_MAX;
     *out = actors;
     return MORAY_OK;
 }

@@ -60,7 +60,8 @@
       "Tasks that one rank may have submitted and not yet finished. At the limit the driver "      \
       "waits.")                                                                                    \
     X(MORAY_PROCESSES_MAX, processes_max, COUNT, RANK, "256", 2, 1022, "", "processes",            \
-      "Workers, actors and spare processes that one rank may have at a time.")                     \
+      "Workers, actors and spare processes that one rank may have at a time. An actor for which "  \
+      "no rank has one waits for 10 s; then its calls fail with MORAY_BUSY.")                      \
     X(MORAY_SPARES_MAX, spares_max, COUNT, RANK, "auto", 1, 1021, "", "processes",                 \
       "Extra workers that may stand in for those that wait for a result. auto: half of what "      \
       "MORAY_PROCESSES_MAX leaves, at most 64.")                                                   \

@@ -148,6 +148,7 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  *     Errors (null reference): MORAY_INVALID, MORAY_STALE, MORAY_BUSY, MORAY_WRONG_STATE.
  * moray_new(class, argument...), moray_new_with((.name = "x"), class, argument...)
  *     Makes an actor and returns at once with its handle, held. Errors (null handle): as moray_call.
+ *     One for which no node has a process waits for 10 s; then its calls fail with MORAY_BUSY.
  *
  * A program of several files: in a header, each with the same list and a semicolon,
  *     MORAY_DECLARE_TASK(R, name, ...);  MORAY_DECLARE_TASK_RESULTS(name, (...), ...);

@@ -437,13 +437,18 @@ void actors_process_ready(void)
 
 /* ---- Words of the head ---- */
 
-static void flush_waiting(struct route *route)
+/* Calls that waited until it was known where the actor is go on, in order. */
+static void flush_waiting(uint64_t id)
 {
-    for (uint32_t i = 0; i < route->waiting_count; i++)
-        actors_call_far(route->waiting[i].index, route->waiting[i].generation);
-    free(route->waiting);
+    struct route *route = route_of(id);
+    struct lane_mail *waiting = route->waiting;
+    uint32_t count = route->waiting_count;
+
     route->waiting = NULL;
     route->waiting_count = route->waiting_capacity = 0;
+    for (uint32_t i = 0; i < count; i++)
+        actors_call_far(waiting[i].index, waiting[i].generation);
+    free(waiting);
 }
 
 static void is_now(const struct actor_word *word, const char *story)
@@ -465,16 +470,7 @@ static void is_now(const struct actor_word *word, const char *story)
         agent.slots[atomic_load(&entry_of(route->entry - 1)->slot)].use == SLOT_RESERVED)
         gone(route->entry - 1, MORAY_ACTOR_DIED, story);
     if (route->node != UINT32_MAX || route->state == STATE_DEAD)
-        if (route->waiting_count) {
-            struct lane_mail *waiting = route->waiting;
-            uint32_t count = route->waiting_count;
-            route->waiting = NULL;
-            route->waiting_count = route->waiting_capacity = 0;
-            for (uint32_t i = 0; i < count; i++)
-                actors_call_far(waiting[i].index, waiting[i].generation);
-            free(waiting);
-        }
-    (void)flush_waiting;
+        flush_waiting(word->id);
 }
 
 static void stop_here(uint32_t index)
@@ -502,7 +498,10 @@ void actors_word(uint32_t kind, const void *bytes, uint32_t count)
     switch ((enum head_word)kind) {
     case NODE_ACTOR_START:
         start_here(&word, (const struct request_actor *)more, more_bytes);
+        if (!route_of(word.id)->entry)
+            break; /* refused */
         route_of(word.id)->ordered = true;
+        flush_waiting(word.id);
         tasks_expected(word.id);
         break;
     case NODE_ACTOR_FINISH:
@@ -569,6 +568,10 @@ void actors_call_far(uint32_t index, uint32_t generation)
     }
     if (route->node != agent.rank) {
         remote_send_call(route->node, route->id, index, generation);
+        return;
+    }
+    if (!route->entry) {
+        fail_call(index, MORAY_ACTOR_DIED, "the actor is dead");
         return;
     }
     /* It is here after all: into its mailbox, in the order in which calls come by. */

@@ -6,6 +6,7 @@
 #include "gcs/actors.h"
 #include "node/head.h"
 #include "node/remote.h"
+#include "sched/policy/global.h"
 
 /* The GCS's table of actors (gcs/actors), driven: words of nodes in, orders to nodes out. */
 
@@ -14,29 +15,41 @@ static uint64_t epoch_of(const moray_actor *actor)
     return (uint64_t)actor->generation << 32 | actor->index;
 }
 
-static uint32_t next_node;
-
-/* The node for an actor: the one asked for, else the nodes in turn. */
-static bool choose(uint64_t id, uint32_t avoid, uint32_t *out)
+/* The node for an actor: the one asked for, else the scheduler's choice. Without room it waits: for what
+ * others hold as long as they live, for a process with an end, as those who have one may never go. */
+static void choose(const struct actors_action *action)
 {
-    struct actors_line line;
+    struct resources need = action->line.need;
     struct request_actor request; /* what the table keeps is not aligned */
+    struct moray_error error;
+    char story[300];
+    uint32_t node;
 
-    if (!actors_get(head_actors(), id, &line) || line.start_bytes < sizeof(request))
-        return false;
-    memcpy(&request, line.start, sizeof(request));
-    if (request.on_rank >= 0) {
-        *out = (uint32_t)request.on_rank;
-        return remote_is_node(*out);
+    if (!remote_all_known()) {
+        actors_unplaced(head_actors(), action->id, MORAY_BUSY, "", agent.now_ns);
+        return;
     }
-    for (uint32_t i = 0; i < agent.rank_count; i++) {
-        uint32_t rank = next_node++ % agent.rank_count;
-        if (remote_is_node(rank) && (rank != avoid || agent.rank_count == 1)) {
-            *out = rank;
-            return true;
-        }
+    memcpy(&request, action->line.start, sizeof(request));
+    uint32_t only = request.on_rank >= 0 ? (uint32_t)request.on_rank : UINT32_MAX;
+    enum moray_code code = global_place_actor(remote_global(), need, only, &node, &error);
+    switch (code) {
+    case MORAY_OK:
+        if (!actors_placed(head_actors(), action->id, node, agent.now_ns))
+            global_actor_ended(remote_global(), node, need);
+        break;
+    case MORAY_BUSY:
+        actors_unplaced(head_actors(), action->id, MORAY_BUSY, "", agent.now_ns);
+        break;
+    case MORAY_FULL:
+        snprintf(story, sizeof(story),
+                 "no process came free for the actor in time; let other actors go, raise "
+                 "MORAY_PROCESSES_MAX (%lld on rank 0) or lower MORAY_SPARES_MAX",
+                 (long long)agent.settings.processes_max);
+        actors_unplaced(head_actors(), action->id, MORAY_BUSY, story, agent.now_ns);
+        break;
+    default:
+        actors_unplaced(head_actors(), action->id, code, error.text, agent.now_ns);
     }
-    return false;
 }
 
 static void send_word(uint32_t rank, uint32_t kind, const struct actor_word *word, const void *more,
@@ -70,15 +83,9 @@ void head_actor_actions(void)
     busy = true;
     while (actors_next(head_actors(), &action)) {
         struct actor_word word = {.id = action.id, .incarnation = action.incarnation};
-        uint32_t node;
         switch (action.kind) {
         case ACTORS_CHOOSE:
-            if (choose(action.id, action.rank, &node))
-                actors_placed(head_actors(), action.id, node, agent.now_ns);
-            else if (!remote_all_known())
-                actors_unplaced(head_actors(), action.id, MORAY_BUSY, "");
-            else
-                actors_unplaced(head_actors(), action.id, MORAY_INVALID, "no node can hold it");
+            choose(&action);
             break;
         case ACTORS_START:
             word.node = action.rank;
@@ -93,13 +100,15 @@ void head_actor_actions(void)
             break;
         case ACTORS_TELL:
             word.detail = action.line.state;
-            word.node = action.line.node;
+            /* Its node may refuse it still, and calls would be there before. */
+            word.node = action.line.state == ACTORS_PLACING ? UINT32_MAX : action.line.node;
             word.code = (uint32_t)action.line.code;
             word.pending_max = action.line.pending_max;
             send_word(action.rank, NODE_ACTOR_IS, &word, action.line.story,
                       strlen(action.line.story) + 1);
             break;
         case ACTORS_RELEASE: /* its node may hold no handle, and has calls to fail all the same */
+            global_actor_ended(remote_global(), action.rank, action.line.need);
             if (!actors_get(head_actors(), action.id, &action.line) ||
                 action.line.state != ACTORS_DEAD)
                 break;
@@ -108,6 +117,7 @@ void head_actor_actions(void)
             word.code = (uint32_t)action.line.code;
             send_word(action.rank, NODE_ACTOR_IS, &word, action.line.story,
                       strlen(action.line.story) + 1);
+            actors_room(head_actors(), SIZE_MAX);
             break;
         }
     }
@@ -212,7 +222,7 @@ static void handle_request(uint32_t rank, uint64_t token, uint32_t kind,
         head_reply(rank, token, MORAY_OK, NULL, 0);
 }
 
-static void node_word(uint32_t kind, const void *bytes, uint32_t count)
+static void node_word(uint32_t rank, uint32_t kind, const void *bytes, uint32_t count)
 {
     struct actor_word word;
     const char *story = (const char *)bytes + sizeof(word);
@@ -222,9 +232,10 @@ static void node_word(uint32_t kind, const void *bytes, uint32_t count)
         story = "";
     if (kind == HEAD_ACTOR_STARTED)
         actors_started(head_actors(), word.id, word.incarnation, word.detail, agent.now_ns);
-    else if (kind == HEAD_ACTOR_REFUSED)
+    else if (kind == HEAD_ACTOR_REFUSED) {
+        global_actor_refused(remote_global(), rank);
         actors_refused(head_actors(), word.id, word.incarnation);
-    else if (kind == HEAD_ACTOR_FAILED)
+    } else if (kind == HEAD_ACTOR_FAILED)
         actors_failed(head_actors(), word.id, word.incarnation, (enum moray_code)word.code, story);
     else
         actors_exited(head_actors(), word.id, word.incarnation, word.detail != 0, story,
@@ -254,7 +265,7 @@ void head_actor_request(uint32_t rank, uint64_t token, uint32_t kind, const void
         handle_request(rank, token, kind, bytes);
         return;
     } else if (kind >= HEAD_ACTOR_STARTED && count >= sizeof(struct actor_word)) {
-        node_word(kind, bytes, count);
+        node_word(rank, kind, bytes, count);
         return;
     }
     head_reply(rank, token, MORAY_INVALID, "a word about an actor is malformed", 35);
@@ -279,6 +290,7 @@ void head_nodes_known(void)
 
 void head_actors_tick(void)
 {
+    global_actors_again(remote_global());
     actors_tick(head_actors(), agent.now_ns);
     head_actor_actions();
 }

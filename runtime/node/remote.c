@@ -755,7 +755,7 @@ bool remote_start(struct moray_error *error)
     struct item_hello hello;
 
     if (is_alone())
-        return true;
+        return moves_start(error);
     agent.remote = calloc(1, sizeof(*agent.remote));
     if (agent.remote)
         agent.remote->peers = calloc(agent.rank_count, sizeof(*agent.remote->peers));
@@ -803,6 +803,8 @@ void remote_stop(bool clean)
 {
     bool finalize;
 
+    if (is_alone())
+        moves_end();
     if (is_alone() || !agent.remote)
         return;
     agent.remote->ended = true;

@@ -60,6 +60,8 @@ bool remote_possible(struct resources need, int32_t on_rank, struct moray_error 
 /** Not all ranks are known yet: the request is asked again (requests_possible) when they are. */
 bool remote_must_wait(uint32_t index, uint32_t generation);
 bool remote_is_node(uint32_t rank);
+/** Rank 0's scheduler, which knows the nodes when all ranks are known; NULL elsewhere. */
+struct global *remote_global(void);
 bool remote_all_known(void);
 void remote_send_call(uint32_t rank, uint64_t actor, uint32_t index, uint32_t generation);
 void remote_report(void);

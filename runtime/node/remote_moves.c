@@ -50,7 +50,20 @@ bool moves_start(struct moray_error *error)
         error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", agent.rank_count);
         return false;
     }
-    return !agent.is_head || global_create(&options, &global, error) == MORAY_OK;
+    if (agent.is_head && global_create(&options, &global, error) != MORAY_OK)
+        return false;
+    if (agent.rank_count > 1)
+        return true;
+    struct global_node node = {.host = UINT32_MAX,
+                               .worker_count = agent.worker_count,
+                               .have = {.core_parts = (uint64_t)agent.worker_count * RESOURCES_CORE,
+                                        .memory_bytes = window_memory_limit_of_node()}};
+    return global_join(global, &node, error) == MORAY_OK;
+}
+
+struct global *remote_global(void)
+{
+    return global;
 }
 
 void moves_end(void)

@@ -319,6 +319,7 @@ enum moray_code global_join(struct global *global, const struct global_node *nod
                          .host = node->host,
                          .worker_count = node->worker_count,
                          .have = node->have,
+                         .actors_max = UINT32_MAX,
                          .load = {.worker_count = node->worker_count, .free = node->have}};
     settle(global, own);
     return MORAY_OK;

@@ -102,12 +102,18 @@ MORAY_MUST_CHECK enum moray_code global_place(struct global *global, const struc
 
 /** Chooses a node for an actor: of those with room for what it holds for life, first those with a free
  *  core, then the one with fewest actors a worker. It counts there until global_actor_ended() with
- *  the same need. `avoid` is a rank that just refused (UINT32_MAX: none).
- *  Errors: MORAY_BUSY if none has room now; MORAY_INVALID if none ever could. */
+ *  the same need. `only` is the rank that it must be (UINT32_MAX: any).
+ *  Errors: MORAY_BUSY if other actors hold what it asks for; MORAY_FULL if nodes have that, but
+ *  refused as many actors; MORAY_INVALID if none ever could. */
 MORAY_MUST_CHECK enum moray_code global_place_actor(struct global *global, struct resources need,
-                                                    uint32_t avoid, uint32_t *out,
+                                                    uint32_t only, uint32_t *out,
                                                     struct moray_error *error);
 void global_actor_ended(struct global *global, uint32_t rank, struct resources need);
+
+/** A node had no process for an actor that still counts there: it gets no more than it has besides,
+ *  until global_actors_again(). What is learnt so may be too little, if several were on their way. */
+void global_actor_refused(struct global *global, uint32_t rank);
+void global_actors_again(struct global *global);
 
 /** Whether some node could ever hold `need`. Errors: MORAY_INVALID, with what there is. */
 MORAY_MUST_CHECK enum moray_code global_possible(const struct global *global, struct resources need,

@@ -17,9 +17,9 @@ struct node {
     uint32_t host;
     uint32_t worker_count;
     struct resources have;
-    struct resources held;  /* by actors, for life */
-    struct resources given; /* to tasks placed since the last report */
-    uint32_t actor_count;
+    struct resources held;            /* by actors, for life */
+    struct resources given;           /* to tasks placed since the last report */
+    uint32_t actor_count, actors_max; /* the latter learnt from refusals */
     uint64_t spread_count;
     uint64_t coming;        /* tasks ordered to it that have not arrived */
     uint64_t leaving;       /* tasks that it was ordered to send and did not answer for */

@@ -163,21 +163,37 @@ static bool better_for_actor(const struct node *a, const struct node *b)
     return (uint64_t)a->actor_count * b->worker_count < (uint64_t)b->actor_count * a->worker_count;
 }
 
-enum moray_code global_place_actor(struct global *global, struct resources need, uint32_t avoid,
+enum moray_code global_place_actor(struct global *global, struct resources need, uint32_t only,
                                    uint32_t *out, struct moray_error *error)
 {
     struct node *best = NULL;
-    enum moray_code code = global_possible(global, need, error);
+    bool refuses = false, could = false;
 
-    if (code != MORAY_OK)
-        return code;
     for (uint32_t rank = 0; rank < global->options.rank_count; rank++) {
         struct node *node = global_alive(global, rank);
-        if (!node || rank == avoid || !resources_fit(resources_more(need, node->held), node->have))
+        if (!node || (only != UINT32_MAX && rank != only) || !resources_fit(need, node->have))
             continue;
+        could = true;
+        if (!resources_fit(resources_more(need, node->held), node->have))
+            continue;
+        if (node->actor_count >= node->actors_max) {
+            refuses = true;
+            continue;
+        }
         if (!best || better_for_actor(node, best))
             best = node;
     }
+    if (!could) {
+        enum moray_code code = global_possible(global, need, error);
+        return code != MORAY_OK
+                   ? code
+                   : error_set(error, MORAY_INVALID,
+                               "the actor asks for rank %" PRIu32 ", which is no node of this job "
+                               "with what it asks for",
+                               only);
+    }
+    if (!best && refuses)
+        return error_set(error, MORAY_FULL, "no node has a process for one more actor now");
     if (!best)
         return error_set(error, MORAY_BUSY, "no node has room for one more actor of this kind now");
     best->held = resources_more(best->held, need);
@@ -195,4 +211,18 @@ void global_actor_ended(struct global *global, uint32_t rank, struct resources n
     assert(node->actor_count > 0 && resources_fit(need, node->held));
     node->actor_count--;
     node->held = resources_less(node->held, need);
+}
+
+void global_actor_refused(struct global *global, uint32_t rank)
+{
+    struct node *node = global_alive(global, rank);
+
+    if (node && node->actor_count && node->actor_count - 1 < node->actors_max)
+        node->actors_max = node->actor_count - 1;
+}
+
+void global_actors_again(struct global *global)
+{
+    for (uint32_t rank = 0; rank < global->options.rank_count; rank++)
+        global->nodes[rank].actors_max = UINT32_MAX;
 }

@@ -220,6 +220,7 @@ static void head_part(struct sim *sim, const struct event *event)
         break;
     case A_REFUSED:
         sim->paths[PATH_REFUSED]++;
+        global_actor_refused(sim->global, event->from);
         actors_refused(actors, event->a, incarnation);
         break;
     case A_FAILED:
@@ -230,6 +231,7 @@ static void head_part(struct sim *sim, const struct event *event)
         break;
     case A_TICK:
         sim->actor_model->tick_ns = UINT64_MAX;
+        global_actors_again(sim->global);
         actors_tick(actors, now_ns);
         break;
     }
@@ -240,11 +242,13 @@ static void choose(struct sim *sim, const struct actors_action *action)
     struct moray_error error;
     uint32_t rank;
     enum moray_code code =
-        global_place_actor(sim->global, action->line.need, action->rank, &rank, &error);
+        global_place_actor(sim->global, action->line.need, UINT32_MAX, &rank, &error);
 
+    code = code == MORAY_FULL ? MORAY_BUSY : code; /* it waits without end */
     sim->paths[PATH_NO_ROOM] += code == MORAY_BUSY;
     if (code != MORAY_OK)
-        actors_unplaced(sim->actors, action->id, code, error.text);
+        actors_unplaced(sim->actors, action->id, code, code == MORAY_BUSY ? "" : error.text,
+                        world_now(sim->world));
     else if (!actors_placed(sim->actors, action->id, rank, world_now(sim->world)))
         global_actor_ended(sim->global, rank, action->line.need);
 }

@@ -257,7 +257,7 @@ START_TEST(no_room_waits_and_no_hope_is_death)
     for (uint64_t id = 1; id <= 3; id++) {
         ck_assert_int_eq(create(id, NULL, 0, false), MORAY_OK);
         ck_assert(acts(ACTORS_CHOOSE, id, UINT32_MAX));
-        actors_unplaced(actors, id, MORAY_BUSY, "full");
+        actors_unplaced(actors, id, MORAY_BUSY, "full", now_ns);
     }
     ck_assert(quiet());
     ck_assert(actors_kill(actors, 1, false, "killed") && acts(ACTORS_TELL, 1, 0));
@@ -269,8 +269,47 @@ START_TEST(no_room_waits_and_no_hope_is_death)
     ck_assert(actors_placed(actors, 2, 6, now_ns) && acts(ACTORS_START, 2, 6));
     ck_assert_uint_eq(actors_room(actors, 9), 0);
     ck_assert(acts(ACTORS_CHOOSE, 3, UINT32_MAX));
-    actors_unplaced(actors, 3, MORAY_INVALID, "no node has 99 cores");
+    actors_unplaced(actors, 3, MORAY_INVALID, "no node has 99 cores", now_ns);
     ck_assert(acts(ACTORS_TELL, 3, 0) && action.line.code == MORAY_INVALID && quiet());
+}
+END_TEST
+
+START_TEST(a_wait_for_room_that_may_never_come_has_an_end)
+{
+    for (uint64_t id = 1; id <= 2; id++) {
+        ck_assert_int_eq(create(id, NULL, 0, false), MORAY_OK);
+        ck_assert(acts(ACTORS_CHOOSE, id, UINT32_MAX));
+        actors_unplaced(actors, id, MORAY_BUSY, id == 1 ? "no process" : "", now_ns);
+    }
+    ck_assert(quiet());
+    ck_assert_uint_eq(actors_deadline(actors), (uint64_t)SECOND + 1); /* from the first on */
+    for (int second = 1; second < 10; second++) { /* all ask again, the oldest first */
+        now_ns += (uint64_t)SECOND;
+        actors_tick(actors, now_ns);
+        ck_assert(acts(ACTORS_CHOOSE, 1, UINT32_MAX) && acts(ACTORS_CHOOSE, 2, UINT32_MAX));
+        actors_unplaced(actors, 1, MORAY_BUSY, "no process", now_ns);
+        actors_unplaced(actors, 2, MORAY_BUSY, "", now_ns);
+        ck_assert(quiet());
+    }
+    ck_assert_uint_eq(actors_room(actors, 1), 1);
+    ck_assert(acts(ACTORS_CHOOSE, 1, UINT32_MAX));
+    ck_assert(actors_placed(actors, 1, 5, now_ns) && acts(ACTORS_START, 1, 5));
+    now_ns += (uint64_t)SECOND;
+    actors_tick(actors, now_ns); /* its time is over, but it waits no more */
+    ck_assert(acts(ACTORS_CHOOSE, 2, UINT32_MAX) && quiet());
+    actors_unplaced(actors, 2, MORAY_BUSY, "", now_ns);
+    actors_refused(actors, 1, 1);
+    ck_assert(acts(ACTORS_RELEASE, 1, 5) && acts(ACTORS_CHOOSE, 1, 5));
+    actors_unplaced(actors, 1, MORAY_BUSY, "no process", now_ns);
+    actors_tick(actors, now_ns);
+    ck_assert(acts(ACTORS_TELL, 1, 0) && action.line.state == ACTORS_DEAD);
+    ck_assert(action.line.code == MORAY_BUSY && strcmp(action.line.story, "no process") == 0);
+    now_ns += 20 * (uint64_t)SECOND;
+    actors_tick(actors, now_ns); /* a wait for what others hold has none */
+    ck_assert(acts(ACTORS_CHOOSE, 2, UINT32_MAX) && quiet());
+    actors_unplaced(actors, 2, MORAY_BUSY, "", now_ns);
+    actors_tick(actors, now_ns);
+    ck_assert(quiet() && state(2) == ACTORS_PENDING);
 }
 END_TEST
 
@@ -403,7 +442,7 @@ START_TEST(in_any_history_each_actor_ends_and_nothing_is_left)
                 seen[id].choosing = false;
                 rank = rank && rank <= lost ? 0 : rank;
                 if (law_random(&seed, 4) == 0) {
-                    actors_unplaced(actors, id, MORAY_BUSY, "full");
+                    actors_unplaced(actors, id, MORAY_BUSY, "full", now_ns);
                 } else if (actors_placed(actors, id, rank, now_ns)) {
                     LAW(!seen[id].counted, _i, event);
                     seen[id].counted = true;
@@ -511,6 +550,7 @@ int main(void)
     tcase_add_test(laws, one_killed_before_it_was_placed_never_starts);
     tcase_add_test(laws, a_name_has_one_actor_in_a_namespace);
     tcase_add_test(laws, no_room_waits_and_no_hope_is_death);
+    tcase_add_test(laws, a_wait_for_room_that_may_never_come_has_an_end);
     tcase_add_test(laws, a_lost_node_sends_its_actors_elsewhere);
     tcase_add_test(laws, one_that_never_came_to_life_is_not_charged_for_a_lost_node);
     tcase_add_test(laws, a_late_word_frees_nothing_and_revives_nothing);

@@ -332,8 +332,37 @@ START_TEST(actors_go_where_there_are_fewest)
     ck_assert_int_eq(global_place_actor(global, (struct resources){0}, UINT32_MAX, &rank, &error),
                      MORAY_OK);
     ck_assert_uint_eq(rank, 2);
-    ck_assert_int_eq(global_place_actor(global, (struct resources){0}, 2, &rank, &error), MORAY_OK);
+    ck_assert_int_eq(global_place_actor(global, (struct resources){0}, 1, &rank, &error), MORAY_OK);
     ck_assert_uint_eq(rank, 1);
+    ck_assert_int_eq(global_place_actor(global, (struct resources){0}, 0, &rank, &error),
+                     MORAY_INVALID);
+}
+END_TEST
+
+START_TEST(a_node_that_refused_gets_no_more_actors_than_it_has)
+{
+    struct resources none = {0};
+    uint32_t rank;
+
+    two_nodes();
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(global_place_actor(global, none, 1, &rank, &error), MORAY_OK);
+    global_actor_refused(global, 1);
+    global_actor_ended(global, 1, none);
+    ck_assert_int_eq(global_place_actor(global, none, 1, &rank, &error), MORAY_FULL);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(global_place_actor(global, none, UINT32_MAX, &rank, &error), MORAY_OK);
+        ck_assert_uint_eq(rank, 2);
+    }
+    global_actor_refused(global, 2);
+    global_actor_ended(global, 2, none);
+    ck_assert_int_eq(global_place_actor(global, none, UINT32_MAX, &rank, &error), MORAY_FULL);
+    global_actor_ended(global, 1, none);
+    ck_assert_int_eq(global_place_actor(global, none, UINT32_MAX, &rank, &error), MORAY_OK);
+    ck_assert_uint_eq(rank, 1);
+    ck_assert_int_eq(global_place_actor(global, none, UINT32_MAX, &rank, &error), MORAY_FULL);
+    global_actors_again(global);
+    ck_assert_int_eq(global_place_actor(global, none, UINT32_MAX, &rank, &error), MORAY_OK);
 }
 END_TEST
 
@@ -494,6 +523,7 @@ int main(void)
     tcase_add_test(laws, a_place_that_was_asked_for_is_kept_or_refused);
     tcase_add_test(laws, spread_gives_each_node_as_many);
     tcase_add_test(laws, actors_go_where_there_are_fewest);
+    tcase_add_test(laws, a_node_that_refused_gets_no_more_actors_than_it_has);
     tcase_add_test(laws, what_an_actor_holds_for_life_is_counted);
     tcase_add_test(laws, a_lost_rank_gets_and_gives_nothing);
     tcase_add_test(laws, mistakes_at_the_join_are_refused);

@@ -1,0 +1,117 @@
+/* Actors for which there is no room at once: rooms.sh.
+ *
+ *   rooms processes N     one more than the job has processes for, which is N
+ *   rooms unlike          each asks for 2 cores, which not every node has
+ *   rooms held            two hold the cores of both nodes, a third waits for the first that ends
+ */
+#include <moray.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEMAND(condition)                                                            \
+    do {                                                                             \
+        const char *story_;                                                          \
+        if (!(condition)) {                                                          \
+            moray_last(&story_);                                                     \
+            printf("%s:%d: %s\nlast: %s\n", __FILE__, __LINE__, #condition, story_); \
+            fflush(stdout);                                                          \
+            _Exit(1);                                                                \
+        }                                                                            \
+    } while (0)
+
+MORAY_ACTOR(counter, (int32_t, count));
+MORAY_METHOD(int32_t, counter, next)
+{
+    return ++self->count;
+}
+MORAY_METHOD(int32_t, counter, where)
+{
+    (void)self;
+    return moray_rank();
+}
+
+static int32_t next(counter_actor actor)
+{
+    return moray_take_as(int32_t, moray_call(counter_next, actor));
+}
+
+static void processes(int count)
+{
+    counter_actor *actors = calloc((size_t)count, sizeof(*actors));
+    moray_ref calls[3];
+
+    for (int i = 0; i < count; i++) {
+        actors[i] = moray_new(counter);
+        DEMAND(actors[i].handle.node != 0);
+    }
+    for (int i = 0; i < count; i++)
+        DEMAND(next(actors[i]) == 1);
+    counter_actor more = moray_new(counter);
+    DEMAND(more.handle.node != 0);
+    for (int i = 0; i < 3; i++)
+        calls[i] = moray_call(counter_next, more);
+    DEMAND(moray_get_bytes(calls[0], NULL, 0, 500) == MORAY_TIMEOUT);
+    DEMAND(next(actors[0]) == 2); /* the others go on */
+    DEMAND(moray_kill(actors[0], 0) == MORAY_OK);
+    for (int i = 0; i < 3; i++)
+        DEMAND(moray_take_as(int32_t, calls[i]) == i + 1);
+    printf("one that ended made room\n");
+    counter_actor none = moray_new(counter);
+    moray_ref fails = moray_call(counter_next, none);
+    DEMAND(moray_get_bytes(fails, NULL, 0, 25000) == MORAY_BUSY);
+    printf("%s\n", moray_error(fails));
+    DEMAND(next(more) == 4);
+    DEMAND(moray_release(fails) == MORAY_OK);
+    DEMAND(moray_actor_release(none) == MORAY_OK);
+    DEMAND(moray_actor_release(more) == MORAY_OK);
+    for (int i = 0; i < count; i++)
+        DEMAND(moray_actor_release(actors[i]) == MORAY_OK);
+    free(actors);
+}
+
+static void unlike(void)
+{
+    for (int i = 0; i < 6; i++) {
+        counter_actor actor = moray_new_with((.cores = 2), counter);
+        DEMAND(next(actor) == 1);
+        DEMAND(moray_actor_release(actor) == MORAY_OK);
+    }
+}
+
+static void held(void)
+{
+    for (int which = 0; which < 2; which++) {
+        counter_actor actors[2];
+        int32_t rank[2], third;
+        for (int i = 0; i < 2; i++) {
+            actors[i] = moray_new_with((.cores = 2), counter);
+            rank[i] = moray_take_as(int32_t, moray_call(counter_where, actors[i]));
+        }
+        DEMAND(rank[0] != rank[1]);
+        counter_actor waits = moray_new_with((.cores = 2), counter);
+        moray_ref call = moray_call(counter_where, waits);
+        DEMAND(moray_get_bytes(call, NULL, 0, 300) == MORAY_TIMEOUT);
+        DEMAND(moray_actor_release(actors[which]) == MORAY_OK);
+        DEMAND(moray_get(call, &third, 10000) == MORAY_OK);
+        DEMAND(third == rank[which]);
+        DEMAND(moray_release(call) == MORAY_OK);
+        DEMAND(moray_actor_release(waits) == MORAY_OK);
+        DEMAND(moray_actor_release(actors[!which]) == MORAY_OK);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (moray_init(&argc, &argv) != MORAY_OK || argc < 2)
+        return 1;
+    if (strcmp(argv[1], "processes") == 0)
+        processes(argc > 2 ? atoi(argv[2]) : 1);
+    else if (strcmp(argv[1], "unlike") == 0)
+        unlike();
+    else
+        held();
+    printf("done\n");
+    return moray_finalize();
+}

@@ -1,0 +1,37 @@
+#!/bin/bash
+# Actors for which there is no room at once: they wait, and are told why if that is in vain.
+#
+#   rooms.sh PROGRAM
+set -u
+# shellcheck source=tests/tap.sh
+source "$(dirname "$0")/../tap.sh"
+
+program=$1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export MORAY_STORE_BYTES=64MiB MORAY_HEAD=node MORAY_SHARE=0 MORAY_REPORT_LEAKS=1
+mpirun=(mpirun --oversubscribe)
+
+# ends NAME WORD RANKS COMMAND…: it prints "done", and WORD, and leaves nothing on any rank.
+ends() {
+    local name=$1 word=$2 ranks=$3 output code=0
+    shift 3
+    output=$(tap_limit 60 "$@" 2>&1) || code=$?
+    if [ "$code" = 0 ] && grep -q "^done" <<<"$output" && grep -q "$word" <<<"$output" &&
+        [ "$(grep -c ' in use: 0 objects, 0 records, 0 bytes' <<<"$output")" = "$ranks" ]; then
+        tap_ok "$name"
+    else
+        tap_fail "$name" "exit status $code: $output"
+    fi
+}
+
+few=(MORAY_WORKERS=1 MORAY_PROCESSES_MAX=4 MORAY_SPARES_MAX=1) # leaves 2 a rank for actors
+ends "one actor too many waits for a process, then names MORAY_PROCESSES_MAX" \
+    "MORAY_PROCESSES_MAX" 1 env "${few[@]}" "$program" processes 2
+ends "on two nodes too, where each refuses" "MORAY_PROCESSES_MAX" 2 \
+    env "${few[@]}" "${mpirun[@]}" -n 2 "$program" processes 4
+ends "an actor goes where what it asks for can be" "^done" 2 \
+    "${mpirun[@]}" -n 1 env MORAY_CORES=1 "$program" unlike : \
+    -n 1 env MORAY_WORKERS=2 "$program" unlike
+ends "an actor waits for the first node whose cores are free again" "^done" 2 \
+    env MORAY_WORKERS=2 "${mpirun[@]}" -n 2 "$program" held
+tap_done
