@@ -76,6 +76,8 @@ struct agent {
     uint32_t ready_overflow_count, ready_overflow_capacity;
     bool spareless; /* a core is free, and no process is at hand nor can be made: waiters help */
     bool stuck_told;
+    bool workers_missing;   /* that could not be started */
+    uint64_t fork_again_ns; /* no spare is tried before: a fork has failed */
     uint64_t stuck_ns,
         stuck_ran;           /* since when nothing ran, though tasks lie ready; 0: it is not so */
     bool unjudged;           /* a dead slot's cell could not be judged yet */
@@ -145,6 +147,8 @@ void workers_tick(void);
 void workers_spare(void);
 bool workers_spawn(uint16_t slot, enum process_kind kind, int core, int worker_index,
                    uint32_t actor);
+/** One more spare. False: all are in use, or forks fail just now. */
+bool workers_spawn_spare(void);
 void workers_kill(uint16_t slot, int signal);
 uint32_t workers_free_actor_slot(void);
 void workers_push_ready(uint32_t index);
@@ -152,6 +156,7 @@ void workers_push_ready(uint32_t index);
 void workers_end(unsigned limit_ms);
 void process_entry(void *context, const struct process_order *order);
 void agent_wake_slot(void *context, uint16_t slot);
+enum { WAIT_NEVER_STARTED = -1 }; /* stands for the status of a process that could not be forked */
 bool wait_story(int status, char *text, size_t bytes);
 
 /* ---- requests.c ---- */

@@ -211,11 +211,7 @@ static void assign(uint32_t number)
         unassigned =
             array_grown(unassigned, unassigned_count, &unassigned_capacity, sizeof(*unassigned));
         unassigned[unassigned_count++] = number;
-        for (uint32_t i = agent.spare_first; i < agent.spare_end; i++)
-            if (agent.slots[i].use == SLOT_UNUSED) {
-                workers_spawn((uint16_t)i, PROCESS_SPARE, -1, -1, 0);
-                break;
-            }
+        (void)!workers_spawn_spare();
         return;
     }
     if (is_over(general) || lane_await(&agent.lane, general->index)) {
@@ -331,6 +327,17 @@ static void hand_over(uint32_t number)
         submit(general.index, general.generation, LOCAL_HERE);
 }
 
+/* Where forks failed the unassigned have asked for a process in vain. */
+static void spawn_for_unassigned(void)
+{
+    uint32_t starting = 0;
+
+    for (uint32_t slot = agent.spare_first; slot < agent.spare_end; slot++)
+        starting += agent.slots[slot].use == SLOT_STARTING;
+    if (starting < unassigned_count)
+        (void)!workers_spawn_spare();
+}
+
 void general_actions(void)
 {
     struct local_action action;
@@ -342,6 +349,8 @@ void general_actions(void)
         unassigned[i] = unassigned[--unassigned_count];
         assign(number);
     }
+    if (unassigned_count && agent.fork_again_ns)
+        spawn_for_unassigned();
     lend_cores();
     while (local_next(agent.local, &action)) {
         if (action.kind == LOCAL_RUN && ((uint32_t)action.task & ID_OF_ACTOR)) {

@@ -26,6 +26,7 @@
 enum { QUICK_DEATHS_MAX = 20 };
 
 static const uint64_t STUCK_NS = 2000000000;
+static const uint64_t FORK_AGAIN_NS = TIME_NS_PER_S, FORK_TOLD_NS = 60 * TIME_NS_PER_S;
 
 /* The first hardware thread of a core of ours; -1: workers are not bound. */
 static int32_t topology_first_cpu(const struct topology_choice *choice, int core)
@@ -111,7 +112,28 @@ bool workers_spawn(uint16_t slot, enum process_kind kind, int core, int worker_i
         return true;
     log_error("cannot start a process: %s", error.text);
     state->use = SLOT_UNUSED;
+    agent.fork_again_ns = agent.now_ns + FORK_AGAIN_NS;
     return false;
+}
+
+bool workers_spawn_spare(void)
+{
+    for (uint32_t slot = agent.spare_first;
+         slot < agent.spare_end && agent.now_ns >= agent.fork_again_ns; slot++)
+        if (agent.slots[slot].use == SLOT_UNUSED)
+            return workers_spawn((uint16_t)slot, PROCESS_SPARE, -1, -1, 0);
+    return false;
+}
+
+/* Those that could not be started are tried again. */
+static void workers_refill(void)
+{
+    if (!agent.workers_missing || agent.now_ns < agent.fork_again_ns)
+        return;
+    agent.workers_missing = false;
+    for (uint32_t i = 0; i < agent.worker_count; i++)
+        if (agent.slots[2 + i].use == SLOT_UNUSED)
+            workers_spawn((uint16_t)(2 + i), PROCESS_WORKER, (int)i, (int)i, 0);
 }
 
 bool workers_start(void)
@@ -166,7 +188,8 @@ static void stuck_look(uint64_t since_ns)
 
     agent.stuck_ns = since_ns && ran == agent.stuck_ran ? since_ns : agent.now_ns;
     agent.stuck_ran = ran;
-    if (agent.stuck_told || agent.now_ns - agent.stuck_ns < STUCK_NS)
+    if (agent.stuck_told || agent.now_ns < agent.fork_again_ns ||
+        agent.now_ns - agent.stuck_ns < STUCK_NS)
         return;
     agent.stuck_told = true;
     log_warning("tasks lie ready and a core is free, but all %u workers and %u spares of this rank "
@@ -205,11 +228,8 @@ void workers_spare(void)
             cores_offer(&agent.lane, agent.node);
         return;
     }
-    for (uint32_t slot = agent.spare_first; slot < agent.spare_end; slot++)
-        if (agent.slots[slot].use == SLOT_UNUSED) {
-            workers_spawn((uint16_t)slot, PROCESS_SPARE, -1, -1, 0);
-            return;
-        }
+    if (workers_spawn_spare())
+        return;
     agent.spareless = true;
     if (lane_has_work(&agent.lane)) {
         lane_rouse(&agent.lane); /* it may be us who were woken in the stead of an idle worker */
@@ -236,6 +256,10 @@ void workers_kill(uint16_t slot, int signal)
 
 bool wait_story(int status, char *text, size_t bytes)
 {
+    if (status == WAIT_NEVER_STARTED) {
+        snprintf(text, bytes, "not started: no further process could be made");
+        return false;
+    }
     if (WIFSIGNALED(status)) {
         const char *name = sigabbrev_np(WTERMSIG(status));
         snprintf(text, bytes, "killed by signal %d (SIG%s)", WTERMSIG(status), name ? name : "?");
@@ -441,6 +465,27 @@ static void exited(const struct zygote_event *event)
     bury(event->slot);
 }
 
+/* At a limit of processes: the job goes on with those there are. None is tried for a while, and those
+ * that wait help themselves meanwhile; else each look would ask for one more. */
+static void not_started(const struct zygote_event *event)
+{
+    struct slot_state *state = &agent.slots[event->slot];
+    static uint64_t told_ns;
+
+    if (!told_ns || agent.now_ns - told_ns > FORK_TOLD_NS) {
+        told_ns = agent.now_ns;
+        log_error("a process could not be started: %s; raise MORAY_PROCESSES_MAX or the limit of "
+                  "processes (it is tried again every second)",
+                  strerror(event->error_number));
+    }
+    agent.fork_again_ns = agent.now_ns + FORK_AGAIN_NS;
+    state->use = SLOT_UNUSED;
+    if (state->kind == LANE_IS_ACTOR)
+        actors_process_died(event->slot, state->actor, WAIT_NEVER_STARTED);
+    else if (state->worker_index >= 0)
+        agent.workers_missing = true;
+}
+
 void workers_event(const struct zygote_event *event)
 {
     struct slot_state *state = &agent.slots[event->slot];
@@ -463,12 +508,7 @@ void workers_event(const struct zygote_event *event)
         exited(event);
         break;
     case ZYGOTE_FAILED:
-        log_error("a process could not be started: %s; raise MORAY_PROCESSES_MAX or the limit of "
-                  "processes",
-                  strerror(event->error_number));
-        state->use = SLOT_UNUSED;
-        if (state->kind == LANE_IS_ACTOR)
-            actors_process_died(event->slot, state->actor, 0x100);
+        not_started(event);
         break;
     case ZYGOTE_LOST:
         agent_fail("rank %u on %s: its zygote (pid %d), which holds all workers, was killed",
@@ -504,6 +544,7 @@ static void chaos(void)
 void workers_tick(void)
 {
     chaos();
+    workers_refill();
     workers_spare();
     parked_rouse(&agent.lane, agent.node);
     if (agent.unjudged) {
