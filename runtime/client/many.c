@@ -54,16 +54,31 @@ static void look_again(struct look *look, bool ask)
     look->open_count = kept;
 }
 
+/* Of those that are still open, one by which others can tell whom this process waits for; with `helps`,
+ * and which the agent may have it run itself. */
+static void waits_set(const struct look *look, bool helps)
+{
+    uint32_t waits = look->open_count ? (look->open[0] + 1) | (helps ? LANE_HELPS : 0) : 0;
+
+    if (atomic_load_explicit(&me.lane.self->waits, memory_order_relaxed) != waits)
+        atomic_store(&me.lane.self->waits, waits);
+}
+
 /* Sleeps until `want` of the records have ended, or one has failed (if asked), or the limit passed.
- * The core is somebody else's from before the first sleep until it goes on. */
+ * The core is somebody else's from before the first sleep until it goes on. `helps` (where all are
+ * wanted): goes on also to run what the first of those needs, and says so there. */
 static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_t want,
-                                bool failure, uint64_t until_ns)
+                                bool failure, uint64_t until_ns, bool *helps)
 {
     struct look look = {.open = malloc((count ? count : 1) * sizeof(*look.open)),
                         .open_count = count};
     enum moray_code code = MORAY_OK;
-    bool alone = false;
+    bool alone = false, woken = false, may = helps && *helps && !me.general;
+    bool tells = failure && thread_owner && !until_ns;
+    uint32_t generation;
 
+    if (helps)
+        *helps = false;
     if (!look.open)
         return last_set(MORAY_NO_MEMORY, "no memory to wait for %u objects", count);
     memcpy(look.open, indices, count * sizeof(*look.open));
@@ -88,16 +103,45 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
                 code = MORAY_TIMEOUT;
                 break;
             }
+            if (may && woken && lane_needed(&me.lane, look.open[0], &generation) != RECORD_NONE &&
+                core_take()) {
+                *helps = true;
+                break;
+            }
+            if (tells)
+                waits_set(&look, may);
             lane_bump(&me.lane.self->sleeps);
             alone = process_sleep(seen, until_ns);
+            woken = !alone;
             if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
                 leave(); /* lets go what others are done with */
         }
         sleep_end();
+        if (tells)
+            atomic_store(&me.lane.self->waits, 0);
         core_return(code == MORAY_TIMEOUT);
         (void)!enter();
     }
     free(look.open);
+    if (code == MORAY_OK && look.ended < want && !(failure && look.failed) && should_end())
+        code = wait_cut();
+    return code;
+}
+
+/* Until all have ended, or one has failed. Without a limit a worker runs what it waits for, one after the
+ * other; what it may not run it does not wait for alone. */
+static enum moray_code wait_for_all(const struct pending *all, uint64_t until_ns)
+{
+    enum moray_code code;
+    uint32_t which;
+    bool helps;
+
+    do {
+        helps = me.role == ROLE_WORKER && !until_ns;
+        for (uint32_t i = 0; helps && i < all->count && !any_failed(all, &which); i++)
+            helps = record_help(all->indices[i]);
+        code = wait_for(all->indices, all->count, all->count, true, until_ns, &helps);
+    } while (helps);
     return code;
 }
 
@@ -122,13 +166,7 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
         struct pending all = {indices, (uint32_t)count};
         if (count)
             memset(views, 0, count * sizeof(*views));
-        /* Without a limit a worker runs what it waits for, one after the other. */
-        for (size_t i = 0; me.role == ROLE_WORKER && !until_ns && i < count; i++) {
-            if (any_failed(&all, &which))
-                break;
-            record_wait(indices[i], limit_ms);
-        }
-        code = wait_for(indices, (uint32_t)count, (uint32_t)count, true, until_ns);
+        code = wait_for_all(&all, until_ns);
         if (any_failed(&all, &which))
             code = record_outcome(which, 0, &data, &bytes);
         for (size_t i = 0; code == MORAY_OK && count > 1 && i < count;
@@ -200,7 +238,7 @@ enum moray_code moray_wait(const moray_ref *refs, size_t count, size_t want, mor
             for (size_t i = 0; i < count; i++)
                 fetch_begin(indices[i]);
         if (count && ended_count(indices, (uint32_t)count, (uint32_t)want) < want)
-            code = wait_for(indices, (uint32_t)count, (uint32_t)want, false, until_ns);
+            code = wait_for(indices, (uint32_t)count, (uint32_t)want, false, until_ns, NULL);
         if (code == MORAY_TIMEOUT)
             code = MORAY_OK;
         for (size_t i = 0; i < count; i++) {

@@ -222,6 +222,12 @@ enum moray_code record_wait(uint32_t index, int64_t limit_ms);
 /** The same, until a time: 0: no limit; LIMIT_NOW_NS: it only looks. */
 enum moray_code record_wait_until(uint32_t index, uint64_t until_ns);
 enum { LIMIT_NOW_NS = 1 };
+/** Runs here what the end of a record depends on, while there is something that this process may run.
+ *  Returns whether it may. Inside the door; leaves it meanwhile. */
+bool record_help(uint32_t index);
+/** For a wait that the end of the job cut short: a worker or actor leaves, the driver gets MORAY_LOST.
+ *  Inside the door. */
+enum moray_code wait_cut(void);
 enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns);
 
 /** Before and after a sleep in a blocking call: the core goes to somebody else. Outside the door. */

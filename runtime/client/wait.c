@@ -141,6 +141,15 @@ OFF_TRIP static bool run_towards(uint32_t index)
     }
 }
 
+bool record_help(uint32_t index)
+{
+    if (!may_run_here())
+        return false;
+    while (!life_ended(record_life(lane_record(&me.lane, index))) && run_towards(index))
+        ;
+    return true;
+}
+
 ON_TRIP_BACK enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
 {
     *until_ns = 0;
@@ -265,6 +274,15 @@ ON_TRIP_BACK static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps
     return *code == MORAY_OK && !life_ended(record_life(record)) && !should_end();
 }
 
+OFF_TRIP enum moray_code wait_cut(void)
+{
+    if (me.role != ROLE_DRIVER) {
+        leave();
+        process_leave();
+    }
+    return last_set(MORAY_LOST, "the job is ending");
+}
+
 /* The long way: what it waits for is not here to be run, or has waits of its own. */
 ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_ns)
 {
@@ -290,11 +308,9 @@ ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t un
             break;
         (void)!enter();
     }
-    if (should_end() && !life_ended(record_life(record)) && me.role != ROLE_DRIVER)
-        process_leave();
     (void)!enter();
     if (should_end() && !life_ended(record_life(record)))
-        code = last_set(MORAY_LOST, "the job is ending");
+        code = wait_cut();
     return life_ended(record_life(record)) ? MORAY_OK : code;
 }
 

@@ -6,6 +6,7 @@
  *     idle             starts, says "started", ends     (for settings that cannot be)
  *     mpi              moray_init after MPI_Init
  *     uncaught         moray_take_as of a failed task in the driver
+ *     waits            ends while tasks wait; says how many of them went on as if they had waited
  */
 #include "law.h"
 
@@ -231,10 +232,46 @@ static void dies(const void *data, size_t bytes)
     abort();
 }
 
+MORAY_TASK(int32_t, naps)
+{
+    law_sleep_ms(20000);
+    return 1;
+}
+
+MORAY_TASK(int32_t, waits, (bool, all))
+{
+    moray_ref refs[2] = {moray_call(naps), moray_call(naps)};
+    moray_view views[2];
+
+    atomic_fetch_add(&shared[0], 1);
+    if (all)
+        (void)moray_get_many(refs, 2, views, 10000);
+    else
+        (void)moray_wait(refs, 2, 2, NULL, NULL, NULL, NULL, 0, 0);
+    atomic_fetch_add(&shared[1], 1);
+    return 1;
+}
+
+static int end_while_tasks_wait(void)
+{
+    int32_t value;
+
+    moray_call(waits, true);
+    moray_call(waits, false);
+    moray_ref never = moray_call(naps);
+    for (uint64_t until = law_ms() + 5000; atomic_load(&shared[0]) < 2 && law_ms() < until;)
+        (void)moray_get(never, &value, 20); /* its core is theirs meanwhile */
+    (void)moray_get(never, &value, 100);
+    int status = moray_finalize();
+    printf("%d waited, %d went on\n", (int)shared[0], (int)shared[1]);
+    return status;
+}
+
 static int one_mode(const char *mode, int argc, char **argv)
 {
     if (!strcmp(mode, "mpi"))
         start_mpi();
+    laws_begin();
     moray_init(&argc, &argv);
     if (!strcmp(mode, "uncaught"))
         return moray_take_as(int32_t, moray_call(fails, 12));
@@ -243,6 +280,8 @@ static int one_mode(const char *mode, int argc, char **argv)
         moray_setup(dies, &nothing, sizeof(nothing));
         return moray_take_as(int32_t, moray_call(law_nothing)) == 0;
     }
+    if (!strcmp(mode, "waits"))
+        return end_while_tasks_wait();
     puts("started");
     return moray_finalize();
 }

@@ -30,6 +30,8 @@ refused() {
 refused "moray_init after MPI_Init" MPI mpi
 refused "an uncaught error ends the job with its story (decision 42)" "a story of 12" uncaught
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
+tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
+    env MORAY_SPARES_MAX=8 "$program" waits
 refused "an arena larger than the memory limit" MORAY_STORE_BYTES idle MORAY_STORE_BYTES=60TiB
 refused "zero workers" MORAY_WORKERS idle MORAY_WORKERS=0
 for bad in text -1 1e3 99999999999999999999999 4x '1 2'; do

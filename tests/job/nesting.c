@@ -41,6 +41,27 @@ static void nested_tasks_that_wait_do_not_deadlock(void)
     DEMAND_SAME(moray_take_as(int64_t, moray_call(fib, 18)), 2584);
 }
 
+MORAY_TASK(int64_t, fib_of_many, (int32_t, n))
+{
+    moray_view views[2];
+    int64_t sum;
+
+    if (n < 2)
+        return n;
+    moray_ref refs[2] = {moray_call(fib_of_many, n - 1), moray_call(fib_of_many, n - 2)};
+    if (moray_get_many(refs, 2, views, 0) != MORAY_OK)
+        return -1000000;
+    sum = *(const int64_t *)views[0].data + *(const int64_t *)views[1].data;
+    moray_view_release(&views[0]);
+    moray_view_release(&views[1]);
+    return sum;
+}
+
+static void tasks_get_many_in_tasks(void)
+{
+    DEMAND_SAME(moray_take_as(int64_t, moray_call(fib_of_many, 16)), 987);
+}
+
 MORAY_TASK(int32_t, depth, (int32_t, left))
 {
     return left ? moray_take_as(int32_t, moray_call(depth, left - 1)) + 1 : 0;
@@ -408,6 +429,7 @@ static void nor_for_one_that_waited_for_each_task_before(void)
 
 static const struct law laws[] = {
     {"line 19: nested tasks that wait do not deadlock", nested_tasks_that_wait_do_not_deadlock, 20},
+    {"line 19: tasks that get many, inside of such tasks", tasks_get_many_in_tasks, 60},
     {"line 19: nesting is deeper than any number of workers",
      nesting_is_deeper_than_any_number_of_workers, 30},
     {"line 19: a task that blocks in get gives its core up", a_task_that_blocks_gives_its_core_up,

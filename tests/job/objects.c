@@ -552,6 +552,42 @@ static void threads_borrow_one_reference(void)
     DEMAND_SAME(atomic_load(&wrong_reads), 0);
 }
 
+MORAY_TASK(int32_t, slow_once_begun, (int32_t, ms))
+{
+    gate_open("the slow one runs");
+    law_sleep_ms(ms);
+    return 1;
+}
+
+/* How long a task waited for the error; -1: the slow one did not begin elsewhere. */
+MORAY_TASK(int32_t, waits_for_an_error)
+{
+    moray_ref slow = moray_call(slow_once_begun, 1500);
+    moray_ref refs[3] = {slow, moray_call(after, 0, slow), moray_call(after_failing, 300)};
+    moray_view views[3];
+
+    for (uint64_t until = law_ms() + 4000; !gate_is_open("the slow one runs");) {
+        if (law_ms() > until)
+            return -moray_get_as(int32_t, refs[1]);
+        law_sleep_ms(2);
+    }
+    uint64_t begin = law_ms();
+    enum moray_code code = moray_get_many(refs, 3, views, 0);
+    begin = law_ms() - begin;
+    (void)moray_wait(&refs[1], 1, 1, NULL, NULL, NULL, NULL, 20000,
+                     0); /* nothing is left running */
+    return code == MORAY_FAILED ? (int32_t)begin : INT32_MAX;
+}
+
+static void a_task_is_told_an_error_without_waiting_for_the_slow(void)
+{
+    int32_t ms = moray_take_as(int32_t, moray_call(waits_for_an_error));
+
+    DEMAND(ms < 1000);
+    if (moray_ranks() == 1 && moray_workers() > 1)
+        DEMAND(ms >= 0);
+}
+
 static void an_error_is_told_without_waiting_for_the_slow(void)
 {
     moray_ref slow = moray_call(after, 1500, 1);
@@ -1265,6 +1301,8 @@ static const struct law laws[] = {
     {"line 5: threads of the driver borrow one reference", threads_borrow_one_reference, 30},
     {"line 4: one failure is told without waiting for the slow",
      an_error_is_told_without_waiting_for_the_slow, 10},
+    {"line 4: a task is told one failure without waiting for the slow",
+     a_task_is_told_an_error_without_waiting_for_the_slow, 20},
     {"line 5: a reader cannot change what others see", readers_cannot_change_what_others_see, 20},
     {"line 5: a view outlives its reference", a_view_outlives_its_reference, 10},
     {"line 6: wait gives k ready and the rest", wait_gives_a_partition, 10},
