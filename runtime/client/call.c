@@ -212,10 +212,13 @@ struct making {
     uint32_t index;
 };
 
+/* All but what others were told. `inputs` are held. */
 static void making_undo(struct making *making)
 {
     struct record_long *details = lane_long(&me.lane, lane_record(&me.lane, making->index));
 
+    for (unsigned i = 0; i < (unsigned)__builtin_popcount(making->mask); i++)
+        lane_drop_input(&me.lane, making->inputs[i]);
     for (unsigned i = 0; details && i < details->extra_count; i++)
         lane_abandon(&me.lane, details->extra[i]);
     atomic_store(&lane_record(&me.lane, making->index)->flags,
@@ -357,8 +360,6 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
             if (making->function->parameters[i].kind == MORAY_KIND_FUTURE)
                 continue; /* handed on as it is: nothing to wait for */
             if (lane_depends(&me.lane, making->index, input, i) != MORAY_OK) {
-                for (unsigned k = 0; k < (unsigned)__builtin_popcount(making->mask); k++)
-                    lane_drop_input(&me.lane, making->inputs[k]);
                 making_undo(making);
                 return out_of_records();
             }
@@ -503,6 +504,27 @@ static uint32_t thread_submitter(void)
     return submitter;
 }
 
+/* A call goes by a cell: one that finds none is refused before anybody has heard of it. */
+static enum moray_code make_call(struct making *making, struct record_call **call)
+{
+    enum moray_code code = make(making, RECORD_METHOD, call);
+
+    if (code != MORAY_OK || lane_has_cell(&me.lane))
+        return code;
+    making_undo(making);
+    return out_of_records();
+}
+
+/* The cell went for the handles among its arguments, or to another thread meanwhile: the caller has the
+ * reference, so the call ends. */
+OFF_TRIP static void call_ends_busy(uint32_t index)
+{
+    lane_publish(&me.lane, index, RECORD_RUNNING);
+    fail_record(index, MORAY_BUSY,
+                "the node's table of tasks and objects is full; release references "
+                "or raise MORAY_QUEUE_MAX");
+}
+
 moray_ref moray_submit_method(moray_actor actor, const struct moray_function *function,
                               const struct moray_site *site,
                               const struct moray_task_options *options,
@@ -525,7 +547,7 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
                  function->name, function->of->name);
     else if (actor_resolve(actor, &where) == MORAY_OK &&
              (!where.pending_max || actor_room(actor, &where) == MORAY_OK) &&
-             make(&making, RECORD_METHOD, &call) == MORAY_OK) {
+             make_call(&making, &call) == MORAY_OK) {
         struct record *record = lane_record(&me.lane, making.index);
         uint32_t sequence = atomic_load_explicit(&me.lane.self->sequence, memory_order_relaxed) + 1;
         atomic_store_explicit(&me.lane.self->sequence, sequence, memory_order_relaxed);
@@ -545,7 +567,7 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
                                    ? lane_submit_call(&me.lane, making.index, (uint16_t)where.slot)
                                    : lane_submit(&me.lane, making.index);
         if (code != MORAY_OK)
-            out_of_records();
+            call_ends_busy(making.index);
         else if (where.slot)
             actor_posted(&where, making.index);
     }

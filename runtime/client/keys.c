@@ -287,8 +287,10 @@ static uint32_t question_open(moray_subscription *subscription)
     record->function = REQUEST_NEXT;
     record->argument_bytes = sizeof(request);
     memcpy(record->arguments, &request, sizeof(request));
-    if (lane_submit(&me.lane, index) != MORAY_OK)
+    if (lane_submit(&me.lane, index) != MORAY_OK) {
+        lane_abandon(&me.lane, index);
         return RECORD_NONE;
+    }
     subscription->asked = index + 1;
     return index;
 }
@@ -312,7 +314,9 @@ enum moray_code moray_next(moray_subscription *subscription, void *data, size_t 
     else {
         uint32_t index = question_open(subscription);
         if (index == RECORD_NONE)
-            code = last_set(MORAY_BUSY, "the node's table of objects is full");
+            code =
+                last_set(MORAY_BUSY, "the node's table of objects is full; release references or "
+                                     "raise MORAY_QUEUE_MAX");
         else
             code = record_wait(index, limit_ms);
         if (code == MORAY_OK) {

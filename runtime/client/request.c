@@ -40,8 +40,10 @@ enum moray_code request_until(uint32_t kind, const void *bytes, uint32_t count, 
     }
     code = lane_submit(&me.lane, index);
     if (code != MORAY_OK) {
-        lane_drop(&me.lane, index);
-        return last_set(code, "the agent's mailbox is full");
+        lane_abandon(&me.lane, index);
+        return last_set(code,
+                        "the node's table of tasks and objects is full, so nothing can be asked "
+                        "of the agent; release references or raise MORAY_QUEUE_MAX");
     }
     code = record_wait_until(index, until_ns);
     if (code == MORAY_OK && life_state(record_life(record)) == RECORD_FAILED) {

@@ -410,6 +410,16 @@ ON_TRIP_THERE enum moray_code lane_submit(struct lane *lane, uint32_t index)
     return MORAY_OK;
 }
 
+bool lane_has_cell(struct lane *lane)
+{
+    uint32_t cell = cell_take(lane);
+
+    if (cell == POOL_NONE)
+        return false;
+    pool_give(&lane->cell_pool, cell);
+    return true;
+}
+
 enum moray_code lane_submit_call(struct lane *lane, uint32_t index, uint16_t slot)
 {
     uint32_t generation = life_generation(record_life(lane_record(lane, index)));

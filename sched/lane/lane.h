@@ -175,7 +175,11 @@ MORAY_MUST_CHECK enum moray_code lane_depends(struct lane *lane, uint32_t index,
  *  a request, to the agent's mailbox. Errors: MORAY_BUSY: the own queue is full (nothing happened). */
 MORAY_MUST_CHECK enum moray_code lane_submit(struct lane *lane, uint32_t index);
 
-/** The same for a method, which goes to the mailbox of `slot` at once, so that order is kept. */
+/** Whether there is a cell, without which a method and a request cannot be submitted: what is taken off
+ *  this slot's until then, by whatever operation, may be the last. */
+bool lane_has_cell(struct lane *lane);
+
+/** The same as lane_submit() for a method, which goes to the mailbox of `slot` at once, so that order is kept. */
 MORAY_MUST_CHECK enum moray_code lane_submit_call(struct lane *lane, uint32_t index, uint16_t slot);
 
 /** MAKING -> DONE or FAILED: an object whose result fields are set; -> RUNNING (of this slot): an

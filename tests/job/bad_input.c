@@ -7,6 +7,7 @@
  *     mpi              moray_init after MPI_Init
  *     uncaught         moray_take_as of a failed task in the driver
  *     waits            ends while tasks wait; says how many of them went on as if they had waited
+ *     cells            calls of each kind where the table of what waits for what is full
  */
 #include "law.h"
 
@@ -232,15 +233,15 @@ static void dies(const void *data, size_t bytes)
     abort();
 }
 
-MORAY_TASK(int32_t, naps)
+MORAY_TASK(int32_t, naps, (int32_t, ms))
 {
-    law_sleep_ms(20000);
+    law_sleep_ms(ms);
     return 1;
 }
 
 MORAY_TASK(int32_t, waits, (bool, all))
 {
-    moray_ref refs[2] = {moray_call(naps), moray_call(naps)};
+    moray_ref refs[2] = {moray_call(naps, 20000), moray_call(naps, 20000)};
     moray_view views[2];
 
     atomic_fetch_add(&shared[0], 1);
@@ -258,13 +259,71 @@ static int end_while_tasks_wait(void)
 
     moray_call(waits, true);
     moray_call(waits, false);
-    moray_ref never = moray_call(naps);
+    moray_ref never = moray_call(naps, 20000);
     for (uint64_t until = law_ms() + 5000; atomic_load(&shared[0]) < 2 && law_ms() < until;)
         (void)moray_get(never, &value, 20); /* its core is theirs meanwhile */
     (void)moray_get(never, &value, 100);
     int status = moray_finalize();
     printf("%d waited, %d went on\n", (int)shared[0], (int)shared[1]);
     return status;
+}
+
+MORAY_TASK(int32_t, sum_of_8, (int32_t, a), (int32_t, b), (int32_t, c), (int32_t, d), (int32_t, e),
+           (int32_t, f), (int32_t, g), (int32_t, h))
+{
+    return a + b + c + d + e + f + g + h;
+}
+
+MORAY_METHOD(int32_t, tally, add_two, (int32_t, a), (int32_t, b))
+{
+    return self->value += a + b;
+}
+
+static void busy(bool refused, const char *what)
+{
+    const char *story = "";
+
+    if (!refused || moray_last(&story) != MORAY_BUSY || !strstr(story, "MORAY_QUEUE_MAX"))
+        printf("%s is not refused as it should be: %s\n", what, story);
+}
+
+/* Each of many tasks waits for another, eight times: what tells one of the other's end runs out before the
+ * records do. */
+static int fill_the_cells(void)
+{
+    enum { SUMS_MAX = 1 << 20 };
+    moray_ref *sums = calloc(SUMS_MAX, sizeof(*sums)), late;
+    moray_subscription *subscription;
+    tally_actor actor = moray_new(tally);
+    int32_t value = 0;
+    size_t count = 0;
+
+    if (!sums || moray_subscribe("channel", &subscription) != MORAY_OK)
+        return 2;
+    value = moray_take_as(int32_t, moray_call(tally_add, actor, 1));
+    late = moray_call(naps, 1500);
+    do
+        sums[count] = moray_call(sum_of_8, late, late, late, late, late, late, late, late);
+    while (sums[count].owner && ++count < SUMS_MAX);
+    busy(count < SUMS_MAX, "a task");
+    for (int i = 0; i < 600; i++) { /* more than one slab of records */
+        moray_ref ref = moray_call(tally_add, actor, 1);
+        busy(!ref.owner, "a method");
+        ref = moray_call(tally_add_two, actor, late, 1);
+        busy(!ref.owner, "a method that waits");
+        busy(moray_kv_put("a", "b", "c", 1, 0) != MORAY_OK, "a request");
+        busy(moray_next(subscription, &value, 4, NULL, NULL, MORAY_NOW) != MORAY_OK, "a question");
+    }
+    for (size_t i = 0; i < count; i++)
+        if (moray_get(sums[i], &value, 0) != MORAY_OK || moray_release(sums[i]) != MORAY_OK)
+            return 3;
+    moray_release(late);
+    value = moray_take_as(int32_t, moray_call(tally_add, actor, 1));
+    moray_unsubscribe(subscription);
+    moray_actor_release(actor);
+    free(sums);
+    printf("%s, then %d\n", count ? "full" : "never full", value);
+    return moray_finalize();
 }
 
 static int one_mode(const char *mode, int argc, char **argv)
@@ -282,6 +341,8 @@ static int one_mode(const char *mode, int argc, char **argv)
     }
     if (!strcmp(mode, "waits"))
         return end_while_tasks_wait();
+    if (!strcmp(mode, "cells"))
+        return fill_the_cells();
     puts("started");
     return moray_finalize();
 }

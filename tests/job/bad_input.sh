@@ -32,6 +32,13 @@ refused "an uncaught error ends the job with its story (decision 42)" "a story o
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
 tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
     env MORAY_SPARES_MAX=8 "$program" waits
+output=$(tap_limit 30 env MORAY_QUEUE_MAX=16384 MORAY_REPORT_LEAKS=1 "$program" cells 2>&1)
+if grep -qx "full, then 2" <<<"$output" && ! grep -q "is not refused" <<<"$output" &&
+    grep -q "in use: 0 objects, 0 records, 0 bytes" <<<"$output"; then
+    tap_ok "where the table of what waits is full, calls are refused and take nothing"
+else
+    tap_fail "where the table of what waits is full, calls are refused and take nothing" "$output"
+fi
 refused "an arena larger than the memory limit" MORAY_STORE_BYTES idle MORAY_STORE_BYTES=60TiB
 refused "zero workers" MORAY_WORKERS idle MORAY_WORKERS=0
 for bad in text -1 1e3 99999999999999999999999 4x '1 2'; do
