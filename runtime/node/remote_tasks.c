@@ -280,6 +280,28 @@ static void answer_failed(uint32_t rank, const struct item_task *task, enum mora
     memcpy(value + 1, story, length);
 }
 
+/* A task that will not run here. The first `taken` of its inputs are `inputs`; what was held for us of
+ * the others is let go. */
+static void task_refuse(uint32_t rank, const struct item_task *task, const uint32_t *inputs,
+                        uint32_t taken, enum moray_code code, const char *story)
+{
+    uint32_t count = (uint32_t)__builtin_popcount(task->reference_mask);
+    const char *at = (const char *)(task + 1);
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct name *name = (const struct name *)at;
+        const struct value *value = (const struct value *)(name + 1);
+        at = (const char *)(value + 1) + rounded(value->follow);
+        if (i < taken)
+            drop_own(inputs[i]);
+        else if (name->owner && name->owner != agent.rank + 1)
+            *(struct item_release *)out_item(name->owner - 1, ITEM_RELEASE,
+                                             sizeof(struct item_release)) =
+                (struct item_release){name->index, name->generation, 1, 0};
+    }
+    answer_failed(rank, task, code, story);
+}
+
 /* The extra results of a task that runs here for another rank are objects of home 0. */
 static bool extras_make(struct record_long *details, const struct item_task *task)
 {
@@ -372,7 +394,7 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
             return;
         }
         enum moray_code code = actors_gone(task->actor, &story);
-        answer_failed(rank, task, code, story);
+        task_refuse(rank, task, NULL, 0, code, story);
         return;
     }
     count = (uint32_t)__builtin_popcount(task->reference_mask);
@@ -383,9 +405,9 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
             in, functions[task->function]->parameters[argument].kind != MORAY_KIND_FUTURE,
             &types[i]);
         if (inputs[i] == RECORD_NONE) {
-            answer_failed(rank, task, MORAY_FULL,
-                          "the node that was to run it has no room for its "
-                          "inputs; raise MORAY_STORE_BYTES there");
+            task_refuse(rank, task, inputs, i, MORAY_FULL,
+                        "the node that was to run it has no room for its "
+                        "inputs; raise MORAY_STORE_BYTES there");
             return;
         }
     }
@@ -401,9 +423,9 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
          !(place = arena_alloc(&agent.lane.arena, bytes ? bytes : 1, index)))) {
         if (index != RECORD_NONE)
             lane_abandon(&agent.lane, index);
-        answer_failed(rank, task, MORAY_FULL,
-                      "the node that was to run it has no room for it; raise "
-                      "MORAY_STORE_BYTES or MORAY_QUEUE_MAX there");
+        task_refuse(rank, task, inputs, count, MORAY_FULL,
+                    "the node that was to run it has no room for it; raise "
+                    "MORAY_STORE_BYTES or MORAY_QUEUE_MAX there");
         return;
     }
     record = lane_record(&agent.lane, index);

@@ -4,12 +4,14 @@
  * a third rank. Run with MORAY_SHARE=0, MORAY_HEAD=node and MORAY_INFLIGHT_BYTES=3MiB on 3 ranks.
  *
  * The linker puts the functions below in the place of the fabric's: they count what rank 0 asks for and
- * has not got, and refuse what they are told to. Rank 0's agent is a thread of the driver's process.
+ * has not got, and refuse what they are told to. Rank 0's agent is a thread of the driver's process;
+ * that of another rank is told by a task there, in words that the rank's processes share.
  */
 #include "law.h"
 
 #include "fabric/fabric.h"
 #include "node/message.h"
+#include "store/arena/arena.h"
 
 enum { MIB = 1 << 20, OBJECTS = 24, FIRST_BUSY = 5 };
 
@@ -66,6 +68,23 @@ enum moray_code __wrap_fabric_read(struct fabric *fabric, uint32_t rank,
     return __real_fabric_read(fabric, rank, window, offset, local, bytes, cookie);
 }
 
+/* A task with such arguments finds no room for them at a rank whose shared word says so. */
+typedef struct {
+    char bytes[776];
+} odd;
+
+static pid_t agent_pid;
+
+uint32_t __real_arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record);
+uint32_t __wrap_arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record);
+uint32_t __wrap_arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record)
+{
+    if (bytes >= sizeof(odd) && bytes < 2 * sizeof(odd) && getpid() == agent_pid &&
+        atomic_load(&shared[0]))
+        return 0;
+    return __real_arena_alloc(arena, bytes, record);
+}
+
 /* ---- Tasks ---- */
 
 MORAY_TASK(moray_buffer, filled, (uint64_t, size), (int32_t, byte))
@@ -93,6 +112,19 @@ MORAY_TASK(int32_t, nap, (int32_t, ms))
 {
     law_sleep_ms(ms);
     return ms;
+}
+
+MORAY_TASK(int32_t, has_room, (int32_t, yes))
+{
+    atomic_store(&shared[0], !yes);
+    return 0;
+}
+
+MORAY_TASK(int32_t, weighs, (moray_view, a), (moray_future, b), (odd, c))
+{
+    (void)b;
+    (void)c;
+    return (int32_t)a.size;
 }
 
 static void demand_bytes(moray_ref ref, size_t size, int byte)
@@ -196,6 +228,30 @@ static void a_result_that_moved_twice_keeps_what_it_contains(void)
     DEMAND_SAME(moray_take_as(int32_t, busy), 250);
 }
 
+/* Line 38 sees what is kept of the inputs, here and there. */
+static void a_task_that_is_refused_keeps_no_inputs(void)
+{
+    static char bytes[MIB];
+    moray_ref here = moray_put(bytes, sizeof(bytes)), slow = moray_call(nap, 100);
+    moray_ref there = moray_call_with((.on_rank = 3), filled, (uint64_t)MIB, 1);
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = 2), has_room, 0)), 0);
+    for (int i = 0; i < 3; i++) {
+        moray_ref a[] = {here, there, here}, b[] = {slow, here, there};
+        moray_ref refused =
+            moray_call_with((.on_rank = 2), weighs, a[i], moray_pass(b[i]), (odd){""});
+        DEMAND_CODE(moray_get_bytes(refused, NULL, 0, 20000), MORAY_FULL);
+        DEMAND_NAMES(moray_error(refused), "no room");
+        DEMAND_OK(moray_release(refused));
+    }
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = 2), has_room, 1)), 0);
+    moray_ref taken = moray_call_with((.on_rank = 2), weighs, here, moray_pass(there), (odd){""});
+    DEMAND_SAME(moray_take_as(int32_t, taken), MIB);
+    DEMAND_OK(moray_release(here));
+    DEMAND_OK(moray_release(there));
+    DEMAND_SAME(moray_take_as(int32_t, slow), 100);
+}
+
 static const struct law laws[] = {
     {"decision 34: a grant that must wait is given later", a_grant_that_must_wait_is_given_later,
      30},
@@ -205,9 +261,11 @@ static const struct law laws[] = {
      30},
     {"line 38: a result that moved twice keeps what it contains",
      a_result_that_moved_twice_keeps_what_it_contains, 30},
+    {"line 38: a task that is refused keeps no inputs", a_task_that_is_refused_keeps_no_inputs, 30},
 };
 
 int main(int argc, char **argv)
 {
+    agent_pid = getpid();
     return laws_main(argc, argv, laws, COUNT_OF(laws));
 }
