@@ -210,6 +210,17 @@ static void fail_call(uint32_t index, enum moray_code code, const char *story)
     }
 }
 
+/* A constructor that has not begun never will: queued still, an ordinary worker would run it. */
+static void creation_end(uint32_t index, enum moray_code code, const char *story)
+{
+    uint32_t creation = atomic_exchange(&entry_of(index)->creation, RECORD_NONE);
+
+    if (creation == RECORD_NONE)
+        return;
+    fail_call(creation, code, story);
+    lane_drop(&agent.lane, creation);
+}
+
 static const char *reason_of(uint32_t index)
 {
     return inside[index].reason ? inside[index].reason : "the actor is dead";
@@ -218,7 +229,7 @@ static const char *reason_of(uint32_t index)
 static void gone(uint32_t index, enum moray_code code, const char *story)
 {
     struct node_actor *entry = entry_of(index);
-    uint32_t slot = atomic_load(&entry->slot), creation = atomic_load(&entry->creation);
+    uint32_t slot = atomic_load(&entry->slot);
     uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
 
     char *reason = strdup(story);
@@ -227,11 +238,7 @@ static void gone(uint32_t index, enum moray_code code, const char *story)
     inside[index].reason = reason;
     entry->restarts_left = (int32_t)code;
     atomic_store(&entry->ready, ACTOR_GONE);
-    if (creation != RECORD_NONE) { /* the constructor has not begun, and will not */
-        atomic_store(&entry->creation, RECORD_NONE);
-        fail_call(creation, code, story);
-        lane_drop(&agent.lane, creation);
-    }
+    creation_end(index, code, story);
     while (inside[index].input_count)
         drop_own(inside[index].inputs[--inside[index].input_count]);
     if (inside[index].has_asked)
@@ -268,6 +275,7 @@ static void start_here(const struct actor_word *word, const struct request_actor
     if (route->entry) {
         index = route->entry - 1;
         entry = entry_of(index);
+        creation_end(index, MORAY_ACTOR_DIED, "its process was never started");
     } else {
         slot = workers_free_actor_slot();
         index = slot ? free_entry() : NODE_ACTORS_MAX;
@@ -279,6 +287,7 @@ static void start_here(const struct actor_word *word, const struct request_actor
         }
         entry = entry_of(index);
         memset(entry, 0, sizeof(*entry));
+        atomic_store(&entry->creation, RECORD_NONE);
         free(inside[index].reason);
         memset(&inside[index], 0, sizeof(inside[index]));
         inside[index].need =
@@ -300,7 +309,6 @@ static void start_here(const struct actor_word *word, const struct request_actor
     inside[index].told_ready = false;
     atomic_store(&entry->killed, 0);
     atomic_store(&entry->ready, ACTOR_STARTING);
-    atomic_store(&entry->creation, RECORD_NONE);
     if (!ask_resources(index, &error)) {
         gone(index, MORAY_INVALID, error.text);
         word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_INVALID, error.text);
@@ -408,10 +416,7 @@ void actors_process_died(uint16_t slot, uint32_t index, int status)
                  "the actor %s%s%s (process in slot %u, rank %u, host %s) %s %s",
                  classes[entry->class_id]->name, entry->name[0] ? " " : "", entry->name, slot,
                  agent.rank, agent.node->host, clean ? "has" : "was", how);
-        if (creation != RECORD_NONE) {
-            atomic_store(&entry->creation, RECORD_NONE);
-            lane_drop(&agent.lane, creation);
-        }
+        creation_end(index, MORAY_ACTOR_DIED, story);
         if (route->state == STATE_DEAD) /* it was killed for good: the head has said so before */
             gone(index, route->code, route->story ? route->story : story);
         word_to_head(entry, inside[index].incarnation, HEAD_ACTOR_EXITED, clean, MORAY_ACTOR_DIED,

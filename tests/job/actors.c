@@ -795,6 +795,41 @@ static void large_arguments_travel_or_are_refused(void)
     }
 }
 
+/* ---- Where there is no actor (any more) ---- */
+
+MORAY_ACTOR(careful, (int32_t, value));
+MORAY_CONSTRUCTOR(careful, (int32_t, value))
+{
+    if (!self)
+        count("without a self");
+    else
+        self->value = value;
+}
+MORAY_METHOD(int32_t, careful, value)
+{
+    return self->value;
+}
+
+static void a_constructor_runs_in_its_actors_process_or_not_at_all(void)
+{
+    for (int i = 0; i < 60; i++) {
+        careful_actor actor =
+            moray_new_with((.on_rank = on_node(i), .restarts = i % 3), careful, i);
+        DEMAND(actor.handle.node != 0);
+        moray_ref call = moray_call(careful_value, actor);
+        usleep((useconds_t)(i % 20 * 100)); /* its process is being made */
+        DEMAND_OK(moray_kill(actor, i % 3 == 2));
+        int32_t value = i;
+        enum moray_code code = moray_get(call, &value, 10000);
+        DEMAND(code == MORAY_OK || code == MORAY_ACTOR_DIED);
+        DEMAND_SAME(value, i);
+        DEMAND_OK(moray_release(call));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+    law_sleep_ms(200);
+    DEMAND_SAME(counted("without a self"), 0);
+}
+
 static const struct law laws[] = {
     {"line 23: calls run in the order of submission", calls_run_in_the_order_of_submission, 10},
     {"line 23: a call that waits holds back its submitter's later ones, not others'",
@@ -830,6 +865,8 @@ static const struct law laws[] = {
      20},
     {"line 34: names are unique, and free again after death",
      names_are_unique_and_free_again_after_death, 20},
+    {"line 29: a constructor runs in its actor's process or not at all",
+     a_constructor_runs_in_its_actors_process_or_not_at_all, 30},
 };
 
 int main(int argc, char **argv)
