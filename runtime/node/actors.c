@@ -460,6 +460,8 @@ static void is_now(const struct actor_word *word, const char *story)
 {
     struct route *route = route_of(word->id);
 
+    if (route->state == STATE_DEAD && word->code == MORAY_STALE)
+        return; /* what it died of is known here, if not at rank 0 any more */
     route->state = word->detail;
     if (word->node != UINT32_MAX)
         route->node = word->node;
@@ -556,10 +558,9 @@ void actors_call_far(uint32_t index, uint32_t generation)
     if (route->node == UINT32_MAX) {
         /* A handle that came with a task, or in a value: rank 0 tells where the actor is to who holds
          * it, and a call on its way holds it. */
-        if (!route->told) {
+        bool tells = !route->told;
+        if (tells)
             route_lend(route, index, generation);
-            route_tell_hold(route);
-        }
         if (route->waiting_count == route->waiting_capacity) {
             route->waiting_capacity = route->waiting_capacity ? route->waiting_capacity * 2 : 16;
             route->waiting =
@@ -569,6 +570,8 @@ void actors_call_far(uint32_t index, uint32_t generation)
         }
         route->waiting[route->waiting_count++] =
             (struct lane_mail){.index = index, .generation = generation};
+        if (tells)
+            route_tell_hold(route); /* on rank 0 the answer is here before it returns */
         return;
     }
     if (route->node != agent.rank) {

@@ -216,6 +216,11 @@ static void handle_request(uint32_t rank, uint64_t token, uint32_t kind,
         (void)!actors_hold(head_actors(), id, rank, agent.next_actor_id++ + 1, request->detail > 0,
                            agent.now_ns, &error);
     head_actor_actions();
+    if (error.code == MORAY_STALE && request->detail > 0) { /* calls there may wait for its place */
+        struct actor_word word = {
+            .id = id, .node = UINT32_MAX, .detail = ACTORS_DEAD, .code = MORAY_STALE};
+        send_word(rank, NODE_ACTOR_IS, &word, error.text, strlen(error.text) + 1);
+    }
     if (error.code != MORAY_OK && kind != REQUEST_ACTOR_KILL && request->detail > 0)
         head_reply(rank, token, error.code, error.text, strlen(error.text) + 1);
     else

@@ -830,6 +830,51 @@ static void a_constructor_runs_in_its_actors_process_or_not_at_all(void)
     DEMAND_SAME(counted("without a self"), 0);
 }
 
+/* The bytes of a handle keep nothing alive; who uses them later is told. */
+typedef struct {
+    moray_actor handle;
+} bytes_of_handle;
+
+MORAY_TASK(int32_t, note_by_bytes, (bytes_of_handle, bytes))
+{
+    diary_actor actor = {bytes.handle};
+    moray_ref call = moray_call(diary_note, actor, 1);
+    enum moray_code code = call.owner ? moray_get_bytes(call, NULL, 0, 5000) : moray_last(NULL);
+
+    if (call.owner)
+        moray_release(call);
+    return (int32_t)code;
+}
+
+MORAY_TASK(bytes_of_handle, one_that_dies, (int32_t, on_rank))
+{
+    diary_actor actor = moray_new_with((.on_rank = on_rank), diary);
+    bytes_of_handle bytes = {actor.handle};
+
+    if (moray_take_as(int32_t, moray_call(diary_note, actor, 1)) != 1)
+        moray_fail(MORAY_FAILED, "it is no diary");
+    moray_kill(actor, 0);
+    if (!diary_is_dead(actor))
+        moray_fail(MORAY_FAILED, "it lives");
+    moray_actor_release(actor);
+    return bytes;
+}
+
+static void a_handle_of_a_forgotten_actor_is_stale(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref made =
+            moray_call_with((.on_rank = on_node(node)), one_that_dies, on_node(node + 1));
+        bytes_of_handle bytes = moray_take_as(bytes_of_handle, made);
+        law_sleep_ms(100); /* rank 0 forgets it */
+        for (int from = 0; from < node_count(); from++) {
+            moray_ref ref = moray_call_with((.on_rank = on_node(from)), note_by_bytes, bytes);
+            enum moray_code code = (enum moray_code)moray_take_as(int32_t, ref);
+            DEMAND(code == MORAY_STALE || code == MORAY_ACTOR_DIED);
+        }
+    }
+}
+
 static const struct law laws[] = {
     {"line 23: calls run in the order of submission", calls_run_in_the_order_of_submission, 10},
     {"line 23: a call that waits holds back its submitter's later ones, not others'",
@@ -867,6 +912,7 @@ static const struct law laws[] = {
      names_are_unique_and_free_again_after_death, 20},
     {"line 29: a constructor runs in its actor's process or not at all",
      a_constructor_runs_in_its_actors_process_or_not_at_all, 30},
+    {"line 29: a handle of a forgotten actor is stale", a_handle_of_a_forgotten_actor_is_stale, 60},
 };
 
 int main(int argc, char **argv)
