@@ -6,6 +6,7 @@
 
 #include "base/array.h"
 #include "base/log.h"
+#include "base/time.h"
 #include "store/arena/window.h"
 
 /*
@@ -16,8 +17,12 @@
  *     far         a result whose bytes lie at another rank, which keeps them until our FREE
  *     pull        bytes on their way to us: PULL, GRANT, read, PULLED; one for each object, however
  *                 many wait for it. They begin in order, with at most MORAY_INFLIGHT_BYTES under way
- *                 (one that is larger goes alone); the end of one begins the next
+ *                 (one that is larger goes alone); the end of one begins the next. Where the store
+ *                 is full the first waits, and with it all behind it, while others run here that may
+ *                 free some: not for ever
  */
+
+enum { ROOM_LOOK_MS = 1, ROOM_IDLE_MS = 20, ROOM_WAIT_MS = 10000 };
 
 struct stand_in {
     struct name name;
@@ -61,6 +66,8 @@ static struct pull *pulls;
 static uint32_t pull_count;
 static uint32_t waiting_first = RECORD_NONE, waiting_last; /* pulls not asked for yet */
 static uint64_t asked_bytes;                               /* of those that are */
+static uint64_t room_since_ns; /* the first of them waits for room since then; 0: it does not */
+static uint64_t room_busy_ns, room_next_ns; /* then it was seen that some may come; the next look */
 static struct pin *pins;
 static uint32_t pin_count, pin_capacity;
 static struct asked *asked;
@@ -355,6 +362,7 @@ static void stand_in_end(uint32_t index)
                                          sizeof(struct item_release)) = (struct item_release){
             stand_in->name.index, stand_in->name.generation, stand_in->count, 0};
     free(stand_in);
+    room_next_ns = 0;
     map_remove(&agent.remote->far, index, NULL);
     atomic_fetch_and(&record->flags,
                      (uint16_t) ~(RECORD_PROXY | RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
@@ -581,24 +589,55 @@ static void pull_end(struct pull *pull, enum moray_code code, const char *story)
     pulls_go();
 }
 
-/* A pull whose turn it is. */
-static void pull_ask(struct pull *pull)
+/* Whether something runs here, or will, that may let go of what it reads. */
+static bool is_busy(void)
+{
+    bool busy = asked_bytes || lane_has_work(&agent.lane);
+
+    for (uint32_t slot = 1; slot < agent.slot_count && !busy; slot++)
+        busy = atomic_load(&agent.lane.slots[slot].kind) != LANE_NOBODY &&
+               !atomic_load(&agent.lane.slots[slot].asleep);
+    return busy;
+}
+
+static bool room_may_come(uint64_t bytes)
+{
+    if (bytes > window_bytes(agent.window))
+        return false;
+    if (!room_since_ns)
+        room_since_ns = room_busy_ns = agent.now_ns;
+    if (is_busy())
+        room_busy_ns = agent.now_ns;
+    room_next_ns = agent.now_ns + ROOM_LOOK_MS * TIME_NS_PER_MS;
+    if (agent.now_ns - room_busy_ns < ROOM_IDLE_MS * TIME_NS_PER_MS &&
+        agent.now_ns - room_since_ns < ROOM_WAIT_MS * TIME_NS_PER_MS)
+        return true;
+    room_busy_ns = agent.now_ns; /* what fails now may free some for the next */
+    return false;
+}
+
+/* A pull whose turn it is. False: it must wait for room. */
+static bool pull_ask(struct pull *pull)
 {
     char story[200];
 
     pull->place = arena_alloc(&agent.lane.arena, pull->bytes, pull->index);
+    if (!pull->place && room_may_come(pull->bytes))
+        return false;
     if (!pull->place) {
         snprintf(story, sizeof(story),
                  "no room for %llu bytes of an object of rank %u in the store of rank %u; release "
                  "some, or raise MORAY_STORE_BYTES",
                  (unsigned long long)pull->bytes, pull->from.rank, agent.rank);
         pull_end(pull, MORAY_FULL, story);
-        return;
+        return true;
     }
+    room_since_ns = 0;
     pull->asked = true;
     asked_bytes += pull->bytes;
     *(struct item_pull *)out_item(pull->from.rank, ITEM_PULL, sizeof(struct item_pull)) =
         (struct item_pull){.token = (uint64_t)(pull - pulls), .index = pull->from.index};
+    return true;
 }
 
 /* Begins those that there is leave for, the first first. */
@@ -610,12 +649,18 @@ static void pulls_go(void)
         return;
     goes = true;
     while (waiting_first != RECORD_NONE) {
-        struct pull *pull = &pulls[waiting_first];
+        uint32_t first = waiting_first;
+        struct pull *pull = &pulls[first];
         if (asked_bytes && asked_bytes + pull->bytes > agent.settings.inflight_bytes)
             break;
         waiting_first = pull->next;
-        pull_ask(pull);
+        if (!pull_ask(pull)) {
+            waiting_first = first;
+            break;
+        }
     }
+    if (waiting_first == RECORD_NONE)
+        room_since_ns = 0;
     goes = false;
 }
 
@@ -714,7 +759,7 @@ static bool pull_grant(uint32_t rank, const struct item_pull *item)
 
 bool objects_wait(void)
 {
-    return asked_count != 0;
+    return asked_count != 0 || room_since_ns;
 }
 
 uint32_t objects_poll(void)
@@ -725,6 +770,8 @@ uint32_t objects_poll(void)
         if (!pull_grant(asked[i].rank, &asked[i].item))
             asked[kept++] = asked[i];
     asked_count = kept;
+    if (room_since_ns && agent.now_ns >= room_next_ns)
+        pulls_go();
     return count - kept;
 }
 
@@ -866,7 +913,7 @@ void objects_end(void)
     asked = NULL;
     pull_count = pin_count = pin_capacity = asked_count = asked_capacity = 0;
     waiting_first = RECORD_NONE;
-    asked_bytes = 0;
+    asked_bytes = room_since_ns = 0;
     map_clear(&agent.remote->stand_ins);
     map_clear(&agent.remote->executing);
     map_clear(&agent.remote->wanted);

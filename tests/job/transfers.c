@@ -252,6 +252,46 @@ static void a_task_that_is_refused_keeps_no_inputs(void)
     DEMAND_SAME(moray_take_as(int32_t, slow), 100);
 }
 
+MORAY_TASK(int32_t, weighs_after, (int32_t, ms), (moray_view, a))
+{
+    law_sleep_ms(ms);
+    return (int32_t)a.size;
+}
+
+/* The node's store takes a few of the inputs at a time: those behind them wait until some have gone. */
+static void inputs_wait_for_room_that_tasks_will_free(void)
+{
+    enum { TASKS = 12, BYTES = 4 * MIB, LARGE = 30 * MIB };
+    moray_ref inputs[TASKS], results[TASKS];
+    moray_ref ballast = moray_call_with((.on_rank = 2), filled, (uint64_t)40 * MIB, 1);
+    uint64_t begin;
+
+    DEMAND_OK(moray_wait(&ballast, 1, 1, NULL, NULL, NULL, NULL, 0, 0));
+    for (int i = 0; i < TASKS; i++) {
+        moray_buffer buffer = moray_create(BYTES);
+        DEMAND(buffer.data != NULL);
+        inputs[i] = moray_seal(buffer);
+    }
+    for (int i = 0; i < TASKS; i++) {
+        results[i] = moray_call_with((.on_rank = 2), weighs_after, 30, inputs[i]);
+        DEMAND_OK(moray_release(inputs[i]));
+    }
+    for (int i = 0; i < TASKS; i++)
+        DEMAND_SAME(moray_take_as(int32_t, results[i]), BYTES);
+    /* where nobody will free any, it is an error soon */
+    moray_buffer large = moray_create(LARGE);
+    DEMAND(large.data != NULL);
+    inputs[0] = moray_seal(large);
+    begin = law_ms();
+    results[0] = moray_call_with((.on_rank = 2), weighs_after, 0, inputs[0]);
+    DEMAND_CODE(moray_get_bytes(results[0], NULL, 0, 20000), MORAY_UPSTREAM);
+    DEMAND_NAMES(moray_error(results[0]), "no room");
+    DEMAND(law_ms() - begin < 3000);
+    DEMAND_OK(moray_release(results[0]));
+    DEMAND_OK(moray_release(inputs[0]));
+    DEMAND_OK(moray_release(ballast));
+}
+
 static const struct law laws[] = {
     {"decision 34: a grant that must wait is given later", a_grant_that_must_wait_is_given_later,
      30},
@@ -261,6 +301,8 @@ static const struct law laws[] = {
      30},
     {"line 38: a result that moved twice keeps what it contains",
      a_result_that_moved_twice_keeps_what_it_contains, 30},
+    {"decision 26: inputs wait for room that tasks will free",
+     inputs_wait_for_room_that_tasks_will_free, 30},
     {"line 38: a task that is refused keeps no inputs", a_task_that_is_refused_keeps_no_inputs, 30},
 };
 
