@@ -31,9 +31,9 @@ static uint32_t ended_count(const uint32_t *indices, uint32_t count, uint32_t wa
 
 /* What several records have come to; those that have ended need not be looked at again. */
 struct look {
-    uint32_t *open;
+    uint32_t *open, *generations;
     uint32_t open_count, ended;
-    bool failed;
+    bool failed, gone;
 };
 
 static void look_again(struct look *look, bool ask)
@@ -43,8 +43,13 @@ static void look_again(struct look *look, bool ask)
     for (uint32_t i = 0; i < look->open_count; i++) {
         uint32_t index = look->open[i];
         const struct record *record = lane_record(&me.lane, index);
+        if (life_is_gone(record_life(record), look->generations[i])) {
+            look->gone = true;
+            return;
+        }
         bool over = ask ? lane_await(&me.lane, index) : life_ended(record_life(record));
         if (!over) {
+            look->generations[kept] = look->generations[i];
             look->open[kept++] = index;
             continue;
         }
@@ -70,7 +75,7 @@ static void waits_set(const struct look *look, bool helps)
 static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_t want,
                                 bool failure, uint64_t until_ns, bool *helps)
 {
-    struct look look = {.open = malloc((count ? count : 1) * sizeof(*look.open)),
+    struct look look = {.open = malloc((count ? count : 1) * 2 * sizeof(*look.open)),
                         .open_count = count};
     enum moray_code code = MORAY_OK;
     bool alone = false, woken = false, may = helps && *helps && !me.general;
@@ -82,8 +87,11 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
     if (!look.open)
         return last_set(MORAY_NO_MEMORY, "no memory to wait for %u objects", count);
     memcpy(look.open, indices, count * sizeof(*look.open));
+    look.generations = look.open + count;
+    for (uint32_t i = 0; i < count; i++)
+        look.generations[i] = life_generation(record_life(lane_record(&me.lane, indices[i])));
     look_again(&look, true);
-    if (look.ended >= want || (failure && look.failed))
+    if (look.gone || look.ended >= want || (failure && look.failed))
         want = 0;
     else if (until_ns && now_ns() >= until_ns)
         code = MORAY_TIMEOUT;
@@ -97,7 +105,7 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
             look_again(&look, false);
             if (alone && look.ended > before)
                 rescue_count(seen, "something that it waits for has ended");
-            if (look.ended >= want || (failure && look.failed) || should_end())
+            if (look.gone || look.ended >= want || (failure && look.failed) || should_end())
                 break;
             if (until_ns && now_ns() >= until_ns) {
                 code = MORAY_TIMEOUT;
@@ -123,6 +131,8 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
         (void)!enter();
     }
     free(look.open);
+    if (look.gone && !(failure && look.failed))
+        code = gone_while_waiting();
     if (code == MORAY_OK && look.ended < want && !(failure && look.failed) && should_end())
         code = wait_cut();
     return code;

@@ -216,8 +216,8 @@ void process_wake_in(struct lane *lane, uint16_t slot);
 const char *run_name(void);
 uint64_t now_ns(void);
 
-/** Waits for the end of a record. MORAY_OK or MORAY_TIMEOUT. `limit_ms` as in moray.h, checked.
- *  Called inside the door; leaves it while it sleeps or runs other tasks. */
+/** Waits for the end of a record. MORAY_OK, MORAY_TIMEOUT or MORAY_STALE. `limit_ms` as in moray.h,
+ *  checked. Called inside the door; leaves it while it sleeps or runs other tasks. */
 enum moray_code record_wait(uint32_t index, int64_t limit_ms);
 /** The same, until a time: 0: no limit; LIMIT_NOW_NS: it only looks. */
 enum moray_code record_wait_until(uint32_t index, uint64_t until_ns);
@@ -228,6 +228,13 @@ bool record_help(uint32_t index);
 /** For a wait that the end of the job cut short: a worker or actor leaves, the driver gets MORAY_LOST.
  *  Inside the door. */
 enum moray_code wait_cut(void);
+/** Who waits may hold nothing: the user let the reference go before its task ended. At the end the
+ *  record is free then, or somebody else's. gone_while_waiting() tells it: MORAY_STALE. */
+static inline bool life_is_gone(uint64_t life, uint32_t generation)
+{
+    return life_generation(life) != generation || life_state(life) <= RECORD_ORPHAN;
+}
+enum moray_code gone_while_waiting(void);
 enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns);
 
 /** Before and after a sleep in a blocking call: the core goes to somebody else. Outside the door. */

@@ -235,9 +235,24 @@ ON_TRIP_BACK enum moray_code record_wait(uint32_t index, int64_t limit_ms)
     return code == MORAY_OK ? record_wait_until(index, until_ns) : code;
 }
 
+ON_TRIP_BACK static inline bool is_over(const struct record *record, uint32_t generation)
+{
+    uint64_t life = record_life(record);
+
+    return life_ended(life) || life_is_gone(life, generation);
+}
+
+OFF_TRIP enum moray_code gone_while_waiting(void)
+{
+    return last_set(MORAY_STALE,
+                    "a stale reference: it was released before its task had ended, and "
+                    "while this call waited for it the object went; release it after "
+                    "the last use, or use moray_hold");
+}
+
 /* Sleeps, without a core, for the end of a record. Returns whether it has a core again, to run a task
  * that the end depends on. */
-ON_TRIP_BACK static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps,
+ON_TRIP_BACK static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bool helps,
                                    enum moray_code *code)
 {
     struct record *record = lane_record(&me.lane, index);
@@ -250,7 +265,7 @@ ON_TRIP_BACK static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps
     sleep_begin();
     for (;;) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
-        if (life_ended(record_life(record)) || should_end())
+        if (is_over(record, is) || should_end())
             break;
         if (until_ns && now_ns() >= until_ns) {
             *code = MORAY_TIMEOUT;
@@ -271,7 +286,7 @@ ON_TRIP_BACK static bool sleep_for(uint32_t index, uint64_t until_ns, bool helps
     if (thread_owner)
         atomic_store(&me.lane.self->waits, 0);
     core_return(*code == MORAY_TIMEOUT);
-    return *code == MORAY_OK && !life_ended(record_life(record)) && !should_end();
+    return *code == MORAY_OK && !is_over(record, is) && !should_end();
 }
 
 OFF_TRIP enum moray_code wait_cut(void)
@@ -284,7 +299,7 @@ OFF_TRIP enum moray_code wait_cut(void)
 }
 
 /* The long way: what it waits for is not here to be run, or has waits of its own. */
-ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t until_ns)
+ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint32_t is, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
     enum moray_code code = MORAY_OK;
@@ -296,19 +311,23 @@ ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t un
     }
     for (;;) {
         bool helps = until_ns == 0 && may_run_here();
-        while (helps && !life_ended(record_life(record)) && run_towards(index))
+        while (helps && !is_over(record, is) && run_towards(index))
             ;
+        if (life_is_gone(record_life(record), is))
+            return gone_while_waiting();
         if (life_ended(record_life(record)) || look_for_end(index, until_ns) ||
             lane_await(&me.lane, index))
             return MORAY_OK;
         leave();
         if (record->kind == RECORD_REQUEST && answered_soon(record))
             return enter() == MORAY_OK ? MORAY_OK : MORAY_WRONG_STATE;
-        if (!sleep_for(index, until_ns, helps && !me.general, &code))
+        if (!sleep_for(index, is, until_ns, helps && !me.general, &code))
             break;
         (void)!enter();
     }
     (void)!enter();
+    if (life_is_gone(record_life(record), is))
+        return gone_while_waiting();
     if (should_end() && !life_ended(record_life(record)))
         code = wait_cut();
     return life_ended(record_life(record)) ? MORAY_OK : code;
@@ -317,9 +336,10 @@ ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint64_t un
 ON_TRIP_BACK enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
+    uint64_t life = record_life(record);
 
-    if (life_ended(record_life(record)) ||
+    if (life_ended(life) ||
         (until_ns == 0 && may_run_here() && run_queued(index) && life_ended(record_life(record))))
         return MORAY_OK;
-    return wait_on(index, until_ns);
+    return wait_on(index, life_generation(life), until_ns);
 }

@@ -957,6 +957,40 @@ static void a_second_release_takes_nothing_from_a_task(void)
     }
 }
 
+/* What is released while its task runs may be gone when the task ends: who waits for it then gets the
+ * value or is told so, and does not wait for ever. */
+static void who_waits_for_what_it_let_go_goes_on(void)
+{
+    int32_t value = 7;
+
+    for (int node = 0; node < node_count(); node++)
+        for (int way = 0; way < 4; way++) {
+            moray_ref two[2] = {
+                moray_put_value(int32_t, 7),
+                moray_call_with((.on_rank = on_node(node)), after, 200, 7),
+            };
+            moray_view views[2] = {{0}};
+            enum moray_code code = MORAY_OK;
+            DEMAND_OK(moray_release(two[1]));
+            if (way == 0)
+                code = moray_get(two[1], &value, 5000);
+            else if (way == 1)
+                code = moray_get_view(two[1], views, 5000);
+            else if (way == 2)
+                code = moray_get_many(two, 2, views, 5000);
+            else
+                code = moray_wait(two, 2, 2, NULL, NULL, NULL, NULL, 5000, 0);
+            DEMAND_SAME(value, 7);
+            moray_view_release(&views[0]);
+            moray_view_release(&views[1]);
+            DEMAND_OK(moray_release(two[0]));
+            if (code != MORAY_OK) {
+                DEMAND_CODE(code, MORAY_STALE);
+                DEMAND_NAMES(last_story(), "released");
+            }
+        }
+}
+
 static void a_view_keeps_its_object(void)
 {
     uint64_t before = free_bytes(), sum;
@@ -1325,6 +1359,7 @@ static const struct law laws[] = {
     {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},
     {"line 38: a constructor keeps its arguments", a_constructor_keeps_its_arguments, 30},
     {"line 38: a result that fails leaves nothing", a_result_that_fails_leaves_nothing, 30},
+    {"line 38: who waits for what it let go goes on", who_waits_for_what_it_let_go_goes_on, 30},
     {"line 38: a stale reference harms no live one", a_stale_reference_harms_no_live_one, 30},
     {"line 38: an actor's state keeps what it was told to",
      an_actors_state_keeps_what_it_was_told_to, 20},
