@@ -102,21 +102,47 @@ static void lock_take(void)
 
 static _Thread_local bool has_lock;
 
+/* What the owner wrote before it looked at `threaded` is seen after this, or it sees what we wrote. Kernels
+ * that refuse the quick way know the slow one; where both are forbidden, a store that has not been seen
+ * for so long does not exist. Once a process. */
+static void owner_fence(void)
+{
+    struct timespec long_enough = {0, 2000000};
+
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
+        return;
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0)
+        return;
+    nanosleep(&long_enough, NULL);
+}
+
+/* An owner that entered before it could see `threaded` has no lock. Under the lock, so that whoever comes
+ * next waits too. */
+static void owner_await(void)
+{
+    static bool owner_was_out;
+
+    if (owner_was_out)
+        return;
+    owner_fence();
+    while (atomic_load(&me.inside)) {
+        struct timespec pause = {0, 20000};
+        nanosleep(&pause, NULL);
+    }
+    owner_was_out = true;
+}
+
 void enter_slow(void)
 {
-    if (!thread_owner && !atomic_load(&me.threaded)) {
-        atomic_store(&me.threaded, 1);
-        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-        /* An owner that entered before it could see the flag has no lock: wait until it is out. */
-        while (atomic_load(&me.inside)) {
-            struct timespec pause = {0, 20000};
-            nanosleep(&pause, NULL);
-        }
-    }
     if (thread_owner)
         atomic_store(&me.inside, 0); /* the lock speaks for it from now on */
+    else if (!atomic_load(&me.threaded))
+        atomic_store(&me.threaded, 1);
     lock_take();
     has_lock = true;
+    if (!thread_owner)
+        owner_await();
 }
 
 void leave_slow(void)

@@ -5,9 +5,9 @@
  *     frame   what a running task, method or open scope has taken: holds, its error, its record
  *
  * The thread that called moray_init (the main thread of a worker) enters without an atomic operation:
- * it announces itself in `inside` and looks at `threaded`. The first other thread sets `threaded`,
- * makes the announcement visible by membarrier, and waits until the owner is out; from then on all
- * take the lock. Nobody sleeps inside.
+ * it announces itself in `inside` and looks at `threaded`. The first other thread sets `threaded`, takes
+ * the lock, makes the announcement visible by membarrier, and waits until the owner is out; from then on
+ * all take the lock. Nobody sleeps inside.
  * References in user code name records of the node's arena; those of other ranks that reach a process
  * inside the bytes of a value are exchanged for a local stand-in by the agent (RECORD_PROXY).
  */

@@ -7,6 +7,7 @@
  *     mpi              moray_init after MPI_Init
  *     uncaught         moray_take_as of a failed task in the driver
  *     waits            ends while tasks wait; says how many of them went on as if they had waited
+ *     threads          two other threads make their first calls while the first thread is in one
  *     cells            calls of each kind where the table of what waits for what is full
  */
 #include "law.h"
@@ -326,6 +327,50 @@ static int fill_the_cells(void)
     return moray_finalize();
 }
 
+struct caller {
+    pthread_t thread;
+    int after_ms;
+    uint64_t end_ms;
+};
+
+static void *calls_once(void *context)
+{
+    struct caller *caller = context;
+
+    law_sleep_ms(caller->after_ms);
+    moray_release(moray_put_value(int32_t, 1));
+    caller->end_ms = law_ms();
+    return NULL;
+}
+
+/* A put of many bytes is one call, which no other thread's may overlap: not the first, and not the one
+ * that comes while the first waits. Only the first calls of a process have this to fear. */
+static int call_from_threads(void)
+{
+    struct caller callers[] = {{.after_ms = 3}, {.after_ms = 8}, {.after_ms = 13}};
+    size_t bytes = (size_t)192 << 20;
+    void *data = calloc(1, bytes);
+    const char *seen = "no call overlaps";
+
+    for (size_t i = 0; data && i < COUNT_OF(callers); i++)
+        if (pthread_create(&callers[i].thread, NULL, calls_once, &callers[i]) != 0)
+            return 2;
+    uint64_t begin = law_ms();
+    moray_ref ref = moray_put(data, bytes);
+    uint64_t end = law_ms();
+    for (size_t i = 0; i < COUNT_OF(callers); i++) {
+        pthread_join(callers[i].thread, NULL);
+        if (callers[i].end_ms < begin + (end - begin) / 2)
+            seen = "a call overlaps";
+    }
+    if (!ref.owner || end - begin < 40)
+        seen = "the put took no time";
+    moray_release(ref);
+    free(data);
+    puts(seen);
+    return moray_finalize();
+}
+
 static int one_mode(const char *mode, int argc, char **argv)
 {
     if (!strcmp(mode, "mpi"))
@@ -341,6 +386,8 @@ static int one_mode(const char *mode, int argc, char **argv)
     }
     if (!strcmp(mode, "waits"))
         return end_while_tasks_wait();
+    if (!strcmp(mode, "threads"))
+        return call_from_threads();
     if (!strcmp(mode, "cells"))
         return fill_the_cells();
     puts("started");

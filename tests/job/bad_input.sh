@@ -32,6 +32,12 @@ refused "an uncaught error ends the job with its story (decision 42)" "a story o
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
 tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
     env MORAY_SPARES_MAX=8 "$program" waits
+output=$(tap_limit 20 env MORAY_STORE_BYTES=256MiB "$program" threads 2>&1)
+case $output in
+"no call overlaps") tap_ok "first calls of other threads wait for the first thread's" ;;
+"the put took no time") tap_skip "first calls of other threads wait for the first thread's" "$output" ;;
+*) tap_fail "first calls of other threads wait for the first thread's" "$output" ;;
+esac
 output=$(tap_limit 30 env MORAY_QUEUE_MAX=16384 MORAY_REPORT_LEAKS=1 "$program" cells 2>&1)
 if grep -qx "full, then 2" <<<"$output" && ! grep -q "is not refused" <<<"$output" &&
     grep -q "in use: 0 objects, 0 records, 0 bytes" <<<"$output"; then
