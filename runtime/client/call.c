@@ -389,14 +389,18 @@ ON_TRIP_THERE static moray_ref results_give(const struct making *making, moray_r
     return first;
 }
 
-static void lend_handles(struct making *making)
+/* What values lead to is kept until the call has ended: handles, and what is inside of them. */
+OFF_TRIP static void lend(struct making *making)
 {
-    for (unsigned i = 0; i < making->count; i++)
-        if (making->function->parameters[i].kind == MORAY_KIND_ACTOR) {
+    for (unsigned i = 0; i < making->count; i++) {
+        const struct moray_parameter *parameter = &making->function->parameters[i];
+        if (parameter->kind == MORAY_KIND_ACTOR) {
             moray_actor actor;
             memcpy(&actor, making->arguments[i].data, sizeof(actor));
             (void)!actor_lend(actor, making->index);
-        }
+        } else if (parameter->kind == MORAY_KIND_VALUE && !(making->mask >> i & 1))
+            (void)!insides_tell(making->index, parameter, making->arguments[i].data, true);
+    }
 }
 
 /* At the bound of the queue the driver waits for room; a task runs something of its own meanwhile. */
@@ -479,8 +483,8 @@ ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
     making.has_details = making.general = making.has_handles = false;
     if (make(&making, RECORD_TASK, NULL) == MORAY_OK) {
         ref = results_give(&making, results);
-        if (__builtin_expect(making.has_handles, 0))
-            lend_handles(&making);
+        if (__builtin_expect(making.has_handles | (insides_count != 0), 0))
+            lend(&making);
         uint32_t due = sleeper_due();
         submit_when_room(making.index);
         if (__builtin_expect(due, 0))
@@ -559,8 +563,8 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
         if (!where.slot)
             atomic_store(&record->flags, record_flags(record) | RECORD_FAR_CALL);
         ref = results_give(&making, results);
-        if (making.has_handles)
-            lend_handles(&making);
+        if (__builtin_expect(making.has_handles | (insides_count != 0), 0))
+            lend(&making);
         if (where.pending_max)
             actor_counts(actor, &where, making.index);
         enum moray_code code = where.slot

@@ -161,9 +161,8 @@ static enum moray_code contains(uint32_t index, const moray_ref *refs, size_t co
     return code;
 }
 
-moray_ref moray_put_typed(const void *data, size_t size, uint32_t type);
-
-moray_ref moray_put_refs(const void *data, size_t size, const moray_ref *refs, size_t count)
+static moray_ref put(const void *data, size_t size, const moray_ref *refs, size_t count,
+                     uint32_t type)
 {
     moray_ref ref = {0, 0, 0, 0};
     uint32_t index;
@@ -184,11 +183,16 @@ moray_ref moray_put_refs(const void *data, size_t size, const moray_ref *refs, s
             code = result_store(index, data, size);
         if (code == MORAY_OK && count)
             code = contains(index, refs, count);
+        if (code == MORAY_OK && type && insides_count)
+            code = insides_tell(
+                index, &(struct moray_parameter){.type_hash = type, .size = (uint32_t)size}, data,
+                false);
         if (insides)
             refs_done(refs, count, insides, false);
         if (code == MORAY_OK) {
+            lane_record(&me.lane, index)->function = type;
             lane_publish(&me.lane, index, RECORD_DONE);
-            ref = ref_of(index, 0);
+            ref = ref_of(index, type);
             frame_note(index, ref.generation, false);
         } else
             lane_abandon(&me.lane, index);
@@ -197,20 +201,19 @@ moray_ref moray_put_refs(const void *data, size_t size, const moray_ref *refs, s
     return ref;
 }
 
+moray_ref moray_put_refs(const void *data, size_t size, const moray_ref *refs, size_t count)
+{
+    return put(data, size, refs, count, 0);
+}
+
 moray_ref moray_put(const void *data, size_t size)
 {
-    return moray_put_refs(data, size, NULL, 0);
+    return put(data, size, NULL, 0, 0);
 }
 
 moray_ref moray_put_typed(const void *data, size_t size, uint32_t type)
 {
-    moray_ref ref = moray_put_refs(data, size, NULL, 0);
-
-    if (ref.owner) {
-        lane_record(&me.lane, ref.index)->function = type;
-        ref.type = type;
-    }
-    return ref;
+    return put(data, size, NULL, 0, type);
 }
 
 /* ---- Reading ---- */

@@ -383,6 +383,13 @@ void run_exit_hooks(void);
 bool should_end(void);
 _Noreturn void process_leave(void);
 
+/** What a value has inside (MORAY_REFS), or is (a bare reference), is held as long as record `index` is
+ *  there, or `until_ended`. Inside the door, which it leaves for a request to the agent if there is
+ *  anything. What leads nowhere is passed over. */
+enum moray_code insides_tell(uint32_t index, const struct moray_parameter *type, const void *data,
+                             bool until_ended);
+extern uint32_t insides_count; /* types registered; 0: no value has anything inside */
+
 /* ---- Requests to the agent ---- */
 
 /** Sends `bytes` and waits for the answer, which stays in the record until request_done().

@@ -10,7 +10,7 @@
 enum request_kind {
     REQUEST_RESOLVE = 1, /* a moray_ref of another rank -> the local one */
     REQUEST_FETCH,       /* request_record -> its bytes are in this arena */
-    REQUEST_CONTAINS,    /* request_contains + refs: the record's bytes contain them */
+    REQUEST_CONTAINS, /* request_contains + refs: the record's bytes contain them, or are called with them */
     REQUEST_KV,          /* request_kv + space, key, value … */
     REQUEST_ACTOR_NEW,   /* request_actor + name, arguments -> moray_actor */
     REQUEST_ACTOR_NAMED, /* request_name -> moray_actor */
@@ -34,7 +34,9 @@ struct request_record {
 };
 
 struct request_contains {
-    uint32_t index, generation, count, reserved; /* then `count` moray_refs */
+    uint32_t index, generation, count;
+    uint32_t until_ended; /* … the record that took them as arguments, not as long as it is there */
+    /* then `count` moray_refs */
 };
 
 struct request_kv {

@@ -143,48 +143,69 @@ static bool inputs_find(uint32_t index, const struct moray_function *function,
     return true;
 }
 
-/* ---- References inside results ---- */
+/* ---- References inside values ---- */
+
+enum { INSIDES_MAX = 64 };
 
 static const struct moray_insides *insides[256];
-TRIP_DATA static uint32_t insides_count;
+TRIP_DATA uint32_t insides_count;
+
+/* A header's MORAY_REFS comes once for each file that includes it. */
+static bool same_insides(const struct moray_insides *a, const struct moray_insides *b)
+{
+    return a->type_hash == b->type_hash && a->size == b->size && a->count == b->count &&
+           !memcmp(a->members, b->members, a->count * sizeof(*a->members));
+}
 
 void moray_register_refs(const struct moray_insides *one)
 {
+    for (uint32_t i = 0; i < insides_count; i++)
+        if (same_insides(insides[i], one))
+            return;
     if (insides_count < sizeof(insides) / sizeof(*insides))
         insides[insides_count++] = one;
 }
 
-static enum moray_code contained_tell(uint32_t index, const void *data, uint32_t type_hash)
+struct insides_list {
+    struct request_contains head;
+    moray_ref refs[INSIDES_MAX];
+};
+
+static void insides_add(struct insides_list *list, const void *data, uint32_t offset)
 {
-    struct {
-        struct request_contains head;
-        moray_ref refs[64];
-    } request;
-    uint32_t count = 0, answer_record;
+    moray_ref ref;
+
+    memcpy(&ref, (const char *)data + offset, sizeof(ref));
+    if (ref.owner && list->head.count < INSIDES_MAX)
+        list->refs[list->head.count++] = ref;
+}
+
+OFF_TRIP enum moray_code insides_tell(uint32_t index, const struct moray_parameter *type,
+                                      const void *data, bool until_ended)
+{
+    struct insides_list list = {
+        .head = {.index = index,
+                 .generation = life_generation(record_life(lane_record(&me.lane, index))),
+                 .until_ended = until_ended}};
+    uint32_t answer_record;
     const void *answer;
     uint64_t answer_bytes;
 
-    for (uint32_t i = 0; i < insides_count; i++) {
-        if (insides[i]->type_hash != type_hash)
+    if (type->kind == MORAY_KIND_FUTURE)
+        insides_add(&list, data, 0);
+    for (uint32_t i = 0; i < insides_count && type->kind == MORAY_KIND_VALUE; i++) {
+        if (insides[i]->type_hash != type->type_hash || insides[i]->size != type->size)
             continue;
-        for (uint32_t k = 0; k < insides[i]->count && count < 64; k++) {
-            moray_ref ref;
-            if (insides[i]->members[k].kind != MORAY_KIND_FUTURE)
-                continue;
-            memcpy(&ref, (const char *)data + insides[i]->members[k].offset, sizeof(ref));
-            if (ref.owner)
-                request.refs[count++] = ref;
-        }
+        for (uint32_t k = 0; k < insides[i]->count; k++)
+            if (insides[i]->members[k].kind == MORAY_KIND_FUTURE)
+                insides_add(&list, data, insides[i]->members[k].offset);
     }
-    if (!count)
+    if (!list.head.count)
         return MORAY_OK;
-    request.head = (struct request_contains){
-        .index = index,
-        .generation = life_generation(record_life(lane_record(&me.lane, index))),
-        .count = count};
-    enum moray_code code = request_call(
-        REQUEST_CONTAINS, &request, (uint32_t)(sizeof(request.head) + count * sizeof(moray_ref)),
-        &answer_record, &answer, &answer_bytes);
+    enum moray_code code =
+        request_call(REQUEST_CONTAINS, &list,
+                     (uint32_t)(sizeof(list.head) + list.head.count * sizeof(moray_ref)),
+                     &answer_record, &answer, &answer_bytes);
     if (code == MORAY_OK)
         request_done(answer_record);
     return code;
@@ -199,8 +220,8 @@ static enum moray_code result_seal(uint32_t index, const struct moray_parameter 
         return MORAY_OK;
     if (result->kind == MORAY_KIND_BUFFER)
         return result_take(index, data);
-    if (insides_count) {
-        enum moray_code code = contained_tell(index, data, result->type_hash);
+    if (__builtin_expect(insides_count || result->kind == MORAY_KIND_FUTURE, 0)) {
+        enum moray_code code = insides_tell(index, result, data, false);
         if (code != MORAY_OK)
             return code;
     }

@@ -269,6 +269,7 @@ static void loop(void)
         workers_tick();
         general_tick();
         node_actors_tick();
+        requests_look();
         head_tick();
         remote_tick();
         output_poll(agent.output, agent.now_ns);
@@ -484,6 +485,7 @@ static void stop(void)
         report_rescues();
     }
     remote_stop(clean);
+    requests_end();
     node_actors_end(); /* not before: until here messages about actors still come */
     if (agent.output)
         output_destroy(agent.output, 1000);

@@ -163,6 +163,9 @@ bool wait_story(int status, char *text, size_t bytes);
 void requests_possible(uint32_t index);
 void requests_take(uint32_t index, uint32_t generation);
 void requests_drop_contained(uint32_t index);
+/** Calls that have ended let go what was inside of their values. */
+void requests_look(void);
+void requests_end(void);
 
 /* ---- actors.c ---- */
 void actors_request(uint32_t index, enum request_kind kind, const void *bytes, uint32_t count);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "node/agent.h"
 #include "node/remote.h"
 
@@ -19,6 +20,13 @@ struct contained {
     uint32_t indices[];
 };
 
+static void list_free(struct contained *list)
+{
+    for (uint32_t i = 0; i < list->count; i++)
+        lane_drop(&agent.lane, list->indices[i]);
+    free(list);
+}
+
 /* The object is gone: what it contained is let go. */
 void requests_drop_contained(uint32_t index)
 {
@@ -26,10 +34,7 @@ void requests_drop_contained(uint32_t index)
 
     if (!map_remove(&agent.contained, index, &place))
         return;
-    struct contained *list = (struct contained *)(uintptr_t)place;
-    for (uint32_t i = 0; i < list->count; i++)
-        lane_drop(&agent.lane, list->indices[i]);
-    free(list);
+    list_free((struct contained *)(uintptr_t)place);
 }
 
 /* The record, of any home, keeps what is on the list until it is freed; an earlier attempt's no more. */
@@ -39,6 +44,43 @@ static void list_keep(uint32_t index, struct contained *list)
     if (!map_set(&agent.contained, index, (uint64_t)(uintptr_t)list))
         abort();
     atomic_fetch_or(&lane_record(&agent.lane, index)->flags, RECORD_CONTAINS);
+}
+
+/* What calls were given inside of values, until they end. */
+static struct lent_list {
+    uint32_t index, generation;
+    struct contained *list;
+} * lent;
+static uint32_t lent_count, lent_capacity;
+
+static void list_lend(uint32_t index, uint32_t generation, struct contained *list)
+{
+    lent = array_grown(lent, lent_count, &lent_capacity, sizeof(*lent));
+    lent[lent_count++] = (struct lent_list){index, generation, list};
+    lane_await(&agent.lane, index); /* its end wakes the agent */
+}
+
+void requests_look(void)
+{
+    for (uint32_t i = 0; i < lent_count;) {
+        const struct record *record = lane_find(&agent.lane, lent[i].index, lent[i].generation);
+        if (record && !life_ended(record_life(record))) {
+            i++;
+            continue;
+        }
+        struct contained *list = lent[i].list;
+        lent[i] = lent[--lent_count];
+        list_free(list);
+    }
+}
+
+void requests_end(void)
+{
+    for (uint32_t i = 0; i < lent_count; i++)
+        free(lent[i].list);
+    free(lent);
+    lent = NULL;
+    lent_count = lent_capacity = 0;
 }
 
 /* The agent holds what an object's bytes refer to, for as long as the object lives. */
@@ -75,7 +117,10 @@ static void contains(uint32_t index, const void *bytes, uint32_t count)
         }
         list->indices[list->count++] = local;
     }
-    list_keep(request->index, list);
+    if (request->until_ended)
+        list_lend(request->index, request->generation, list);
+    else
+        list_keep(request->index, list);
     agent_answer(index, NULL, 0);
 }
 

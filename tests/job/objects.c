@@ -201,6 +201,40 @@ MORAY_TASK(uint64_t, unwrap, (parcel, p))
     return sum;
 }
 
+MORAY_TASK(uint64_t, unwrap_after, (int32_t, slow), (parcel, p))
+{
+    moray_view view;
+    uint64_t sum;
+
+    if (moray_get_view(p.inside, &view, 0) != MORAY_OK) {
+        moray_fail(moray_last(NULL), "after %d: %s", slow, last_story());
+        return 0;
+    }
+    sum = hash(view.data, view.size);
+    moray_view_release(&view);
+    return sum;
+}
+MORAY_METHOD(uint64_t, shelf, hash_inside, (int32_t, slow), (parcel, p))
+{
+    moray_view view;
+    uint64_t sum = (uint64_t)slow;
+
+    if (moray_get_view(p.inside, &view, 0) != MORAY_OK)
+        return 0;
+    sum = hash(view.data, view.size);
+    moray_view_release(&view);
+    return sum;
+}
+
+/* Gives back the bare reference to what it made. */
+MORAY_TASK(moray_future, makes, (uint64_t, size), (uint32_t, seed))
+{
+    moray_buffer buffer = moray_create(size);
+
+    fill(buffer.data, size, seed);
+    return moray_pass(moray_seal(buffer));
+}
+
 /* A reference that leads nowhere is used while another one, which may have its index, is waited for. */
 MORAY_TASK(int32_t, survives_stale, (moray_future, live), (parcel, stale))
 {
@@ -1051,6 +1085,70 @@ static void a_result_keeps_what_it_contains(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+static void a_reference_returned_bare_is_kept(void)
+{
+    uint64_t before = free_bytes();
+    char *want = malloc(HELD_BYTES);
+
+    fill(want, HELD_BYTES, 8);
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref outer =
+            moray_call_with((.on_rank = on_node(node)), makes, (uint64_t)HELD_BYTES, 8);
+        moray_future made;
+        moray_view view;
+        DEMAND_OK(moray_get(outer, &made, 0));
+        law_sleep_ms(50);
+        DEMAND_OK(moray_get_view(made.ref, &view, 0));
+        DEMAND_SAME(view.size, HELD_BYTES);
+        DEMAND(memcmp(view.data, want, HELD_BYTES) == 0);
+        moray_view_release(&view);
+        DEMAND_OK(moray_release(outer));
+    }
+    free(want);
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void a_put_value_keeps_what_it_contains(void)
+{
+    uint64_t before = free_bytes(), sum;
+    moray_ref inner = put_filled(HELD_BYTES, 7, &sum);
+    parcel boxed = {inner, 3}, empty = {{0, 0, 0, 0}, 0};
+    moray_ref outer = moray_put_value(parcel, boxed), none = moray_put_value(parcel, empty);
+
+    DEMAND(outer.owner != 0 && none.owner != 0);
+    DEMAND_OK(moray_release(none));
+    DEMAND_OK(moray_release(inner));
+    law_sleep_ms(50);
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref there = moray_call_with((.on_rank = on_node(node)), unwrap, outer);
+        DEMAND(moray_take_as(uint64_t, there) == sum);
+    }
+    DEMAND_OK(moray_release(outer));
+    DEMAND(becomes_free(before - MIB));
+}
+
+static void a_pending_call_keeps_what_its_values_contain(void)
+{
+    uint64_t before = free_bytes(), sum;
+
+    for (int node = 0; node < node_count(); node++) {
+        shelf_actor actor = moray_new_with((.on_rank = on_node(node)), shelf);
+        moray_ref slow = moray_call(after, 200, 1), inner = put_filled(HELD_BYTES, 7, &sum);
+        parcel boxed = {inner, 3};
+        moray_ref task = moray_call_with((.on_rank = on_node(node)), unwrap_after, slow, boxed);
+        moray_ref method = moray_call(shelf_hash_inside, actor, slow, boxed);
+        DEMAND_OK(moray_release(inner));
+        DEMAND_OK(moray_release(slow));
+        DEMAND(moray_get_as(uint64_t, task) == sum);
+        DEMAND(moray_get_as(uint64_t, method) == sum);
+        /* and no longer, though the results be held */
+        DEMAND(becomes_free(before - MIB));
+        DEMAND_OK(moray_release(task));
+        DEMAND_OK(moray_release(method));
+        DEMAND_OK(moray_actor_release(actor));
+    }
+}
+
 /* Also for the next process of an actor that restarts. */
 static void a_constructor_keeps_its_arguments(void)
 {
@@ -1357,6 +1455,10 @@ static const struct law laws[] = {
     {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
     {"line 38: an object keeps what it contains", an_object_keeps_what_it_contains, 20},
     {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},
+    {"line 38: a reference returned bare is kept", a_reference_returned_bare_is_kept, 20},
+    {"line 38: a value that is put keeps what it contains", a_put_value_keeps_what_it_contains, 20},
+    {"line 38: a pending call keeps what its values contain",
+     a_pending_call_keeps_what_its_values_contain, 20},
     {"line 38: a constructor keeps its arguments", a_constructor_keeps_its_arguments, 30},
     {"line 38: a result that fails leaves nothing", a_result_that_fails_leaves_nothing, 30},
     {"line 38: who waits for what it let go goes on", who_waits_for_what_it_let_go_goes_on, 30},
