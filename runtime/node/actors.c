@@ -23,7 +23,10 @@
  * waited (posted again to the next process, which sorts by sequence).
  */
 
-enum { STORY_BYTES = 1024 };
+enum {
+    STORY_BYTES = 1024,
+    FAR_WAITS = UINT32_MAX, /* as incarnation: the call lies among its route's waiting ones */
+};
 
 static uint32_t entries_end;
 static uint32_t next_generation;
@@ -544,8 +547,8 @@ void actors_call_far(uint32_t index, uint32_t generation)
     struct record_call *call = record ? lane_call(&agent.lane, record) : NULL;
     struct route *route;
 
-    if (!call || life_ended(record_life(record)))
-        return;
+    if (!call || life_ended(record_life(record)) || !(record_flags(record) & RECORD_FAR_CALL))
+        return; /* each death has it posted again: it may be where it belongs by now */
     if (call->actor >= agent.route_count) {
         fail_call(index, MORAY_STALE, "a handle that leads nowhere");
         return;
@@ -555,6 +558,8 @@ void actors_call_far(uint32_t index, uint32_t generation)
         fail_call(index, route->code, route->story ? route->story : "the actor is dead");
         return;
     }
+    if (route->node == UINT32_MAX && call->incarnation == FAR_WAITS)
+        return;
     if (route->node == UINT32_MAX) {
         /* A handle that came with a task, or in a value: rank 0 tells where the actor is to who holds
          * it, and a call on its way holds it. */
@@ -570,6 +575,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
         }
         route->waiting[route->waiting_count++] =
             (struct lane_mail){.index = index, .generation = generation};
+        call->incarnation = FAR_WAITS;
         if (tells)
             route_tell_hold(route); /* on rank 0 the answer is here before it returns */
         return;

@@ -1,6 +1,7 @@
 /* Actors for which there is no room at once: rooms.sh.
  *
  *   rooms processes N     one more than the job has processes for, which is N
+ *   rooms many N          N actors, one after the other as there is room, each for one call
  *   rooms unlike          each asks for 2 cores, which not every node has
  *   rooms held            two hold the cores of both nodes, a third waits for the first that ends
  */
@@ -71,6 +72,36 @@ static void processes(int count)
     free(actors);
 }
 
+MORAY_TASK(int32_t, zero)
+{
+    return 0;
+}
+
+MORAY_ACTOR(built, (int32_t, count));
+MORAY_CONSTRUCTOR(built, (int32_t, first))
+{
+    self->count = first;
+}
+MORAY_METHOD(int32_t, built, next)
+{
+    return ++self->count;
+}
+
+static void many(int count)
+{
+    moray_ref *calls = calloc((size_t)count, sizeof(*calls)), first = moray_call(zero);
+
+    for (int i = 0; i < count; i++) {
+        built_actor actor = moray_new(built, first);
+        calls[i] = moray_call(built_next, actor);
+        DEMAND(moray_actor_release(actor) == MORAY_OK);
+    }
+    DEMAND(moray_release(first) == MORAY_OK);
+    for (int i = 0; i < count; i++)
+        DEMAND(moray_take_as(int32_t, calls[i]) == 1);
+    free(calls);
+}
+
 static void unlike(void)
 {
     for (int i = 0; i < 6; i++) {
@@ -108,6 +139,8 @@ int main(int argc, char **argv)
         return 1;
     if (strcmp(argv[1], "processes") == 0)
         processes(argc > 2 ? atoi(argv[2]) : 1);
+    else if (strcmp(argv[1], "many") == 0)
+        many(argc > 2 ? atoi(argv[2]) : 1);
     else if (strcmp(argv[1], "unlike") == 0)
         unlike();
     else

@@ -29,6 +29,10 @@ ends "one actor too many waits for a process, then names MORAY_PROCESSES_MAX" \
     "MORAY_PROCESSES_MAX" 1 env "${few[@]}" "$program" processes 2
 ends "on two nodes too, where each refuses" "MORAY_PROCESSES_MAX" 2 \
     env "${few[@]}" "${mpirun[@]}" -n 2 "$program" processes 4
+ends "of many actors each has its turn, and its own calls" "^done" 1 \
+    env "${few[@]}" "$program" many 60
+ends "on two nodes too, each its turn" "^done" 2 \
+    env "${few[@]}" "${mpirun[@]}" -n 2 "$program" many 60
 ends "an actor goes where what it asks for can be" "^done" 2 \
     "${mpirun[@]}" -n 1 env MORAY_CORES=1 "$program" unlike : \
     -n 1 env MORAY_WORKERS=2 "$program" unlike
