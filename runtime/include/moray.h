@@ -145,7 +145,9 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  *     argument...). A call with a wrong count or kind of arguments does not compile. The arguments are
  *     evaluated once each. In C, a compound literal as an argument needs parentheses around it, a bit
  *     field a unary plus before it. Owner: the caller holds each reference.
- *     Errors (null reference): MORAY_INVALID, MORAY_STALE, MORAY_BUSY, MORAY_WRONG_STATE.
+ *     Errors (null reference): MORAY_INVALID (also more than 2 MiB of arguments by value in a job of
+ *     several ranks, of a constructor more than 1 MiB: put what is large), MORAY_STALE, MORAY_BUSY,
+ *     MORAY_WRONG_STATE.
  * moray_new(class, argument...), moray_new_with((.name = "x"), class, argument...)
  *     Makes an actor and returns at once with its handle, held. Errors (null handle): as moray_call.
  *     One for which no node has a process waits for 10 s; then its calls fail with MORAY_BUSY.
@@ -413,7 +415,8 @@ enum moray_code moray_kv_get(const char *space, const char *key, void *value, si
 enum moray_code moray_kv_delete(const char *space, const char *key);
 
 /** The keys that begin with `prefix`, ascending: each ended by a NUL, one behind the other, in `*keys`.
- *  Owner: the caller, who frees `*keys` with free(). Errors: MORAY_NO_MEMORY; `*keys` is NULL. */
+ *  Owner: the caller, who frees `*keys` with free(). Errors: MORAY_NO_MEMORY; MORAY_FULL if they take
+ *  more than 2 MiB in a job of several ranks: ask for a longer prefix. `*keys` is NULL then. */
 enum moray_code moray_kv_list(const char *space, const char *prefix, char **keys, size_t *count);
 
 /** Adds to a counter (an absent one is 0) and tells the sum. Errors: MORAY_WRONG_TYPE if the value is
