@@ -429,8 +429,13 @@ static enum moray_code submit_when_room(uint32_t index)
     return code;
 }
 
+static inline uint32_t parked_deep(void)
+{
+    return atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed);
+}
+
 /* Before a submit: who is to be woken for it besides the idle worker that the lane rouses? */
-static inline uint32_t sleeper_due(void)
+static inline uint32_t sleeper_due(uint32_t deep)
 {
     struct lane_control *control = me.lane.control;
     uint32_t parked;
@@ -439,7 +444,7 @@ static inline uint32_t sleeper_due(void)
         atomic_store(&me.node->agent_deep, 0);
         lane_wake(&me.lane, LANE_AGENT);
     }
-    if (__builtin_expect(!atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed), 1))
+    if (__builtin_expect(!deep, 1))
         return 0;
     parked = atomic_load(&me.node->parked_slot);
     if (lane_any(&me.lane, control->searching))
@@ -485,8 +490,12 @@ ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
         ref = results_give(&making, results);
         if (__builtin_expect(making.has_handles | (insides_count != 0), 0))
             lend(&making);
-        uint32_t due = sleeper_due();
+        uint32_t deep = parked_deep(), due = sleeper_due(deep);
         submit_when_room(making.index);
+        /* It may have lain down between our look and the push; the push has its fence, and so has the
+         * parked one, between `parked_deep` and its last look for work: one of the two sees the other. */
+        if (__builtin_expect(!deep && (deep = parked_deep()), 0))
+            due = deep;
         if (__builtin_expect(due, 0))
             wake_parked(due);
     }

@@ -4,6 +4,7 @@
 
 #include "client/process.h"
 #include "node/zygote.h"
+#include "sched/lane/queue.h"
 
 /*
  * The life of a worker:
@@ -145,6 +146,24 @@ static uint64_t heads_sum(void)
     return sum;
 }
 
+/* Whether a task lies there that was ready when it was submitted: submits look after the parked one. What
+ * an edge made ready may wait for the parked one's own look. Reads what may be another record by now. */
+__attribute__((no_sanitize("thread"))) OFF_TRIP static bool submitted_lies(void)
+{
+    for (uint32_t slot = 1; slot < me.node->slot_first_actor; slot++) {
+        const struct lane_slot *queue = &me.lane.slots[slot];
+        uint64_t head = atomic_load(&queue->head);
+        if (head >= atomic_load(&queue->tail))
+            continue;
+        uint64_t entry = atomic_load(&queue_ring(&me.lane, slot)[head & me.lane.ring_mask]);
+        const struct record *record = lane_find(&me.lane, (uint32_t)entry, (uint32_t)(entry >> 32));
+        if (record && lane_may_take(&me.lane, (uint32_t)entry) && !record->reference_mask &&
+            !life_attempt(record_life(record)))
+            return true;
+    }
+    return false;
+}
+
 /* Sleeps while the driver computes. Returns true when it must take a task all the same: work lies
  * there and hardly moves. */
 OFF_TRIP static bool park(void)
@@ -163,7 +182,9 @@ OFF_TRIP static bool park(void)
             work = lane_has_work(&me.lane);
         }
         if (is_parked() && !should_end()) {
-            process_sleep(seen, work ? now_ns() + PARK_TICK_NS : 0);
+            if (process_sleep(seen, work ? now_ns() + PARK_TICK_NS : 0) && heads == heads_sum() &&
+                submitted_lies() && is_parked())
+                rescue_count(seen, "it is parked and there is work that nobody takes");
             if (atomic_load(&self->freed) &&
                 enter() == MORAY_OK) /* lets go what others are done with */
                 leave();
@@ -208,8 +229,11 @@ ON_TRIP static void pass_on(void)
 {
     if (enter() != MORAY_OK)
         return;
-    if (lane_has_work(&me.lane))
+    if (lane_has_work(&me.lane)) {
+        /* A submit may have left all of it to us who searched, and the parked one asleep. */
+        parked_rouse(&me.lane, me.node);
         lane_rouse(&me.lane);
+    }
     leave();
 }
 
