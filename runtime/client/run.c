@@ -19,6 +19,7 @@ struct running { /* one task's run on this stack */
     struct frame frame;
     struct running *outer;
     void *gave_up[5]; /* moray_take_as of a failed object leaves the body here */
+    bool used_up;     /* it, or one inside of it, was the last that this process may run */
 };
 
 static _Thread_local struct running *running_top;
@@ -303,20 +304,17 @@ static void *results_room(const struct moray_function *function, char *room, voi
     return heap;
 }
 
-static uint32_t calls_left; /* of a function that ends its process after n calls */
-static uint32_t calls_function = UINT32_MAX;
-
+/* Counts a call of a function that ends its process after so many. */
 static bool process_is_used_up(const struct record *record)
 {
+    static uint32_t *calls; /* of each function, in this process */
     const struct record_long *details = lane_long(&me.lane, record);
 
     if (!details || !details->calls_per_process)
         return false;
-    if (calls_function != record->function) {
-        calls_function = record->function;
-        calls_left = details->calls_per_process;
-    }
-    return --calls_left == 0;
+    if (!calls && !(calls = calloc(function_count, sizeof(*calls))))
+        return true; /* it cannot be counted: an earlier end than asked for harms nobody */
+    return ++calls[record->function] >= details->calls_per_process;
 }
 
 /* The body runs outside of the door, with everything it needs on this stack. The compiler's own setjmp
@@ -339,7 +337,6 @@ ON_TRIP void run_record(uint32_t index)
     _Alignas(16) char room[RESULT_ROOM];
     void *results[MORAY_PARAMETERS_MAX + 1], *heap = NULL;
     uint32_t top = atomic_load_explicit(&me.lane.self->top, memory_order_relaxed);
-    bool used_up = false;
 
     if (enter() != MORAY_OK)
         return;
@@ -347,12 +344,13 @@ ON_TRIP void run_record(uint32_t index)
     function = functions[record->function];
     atomic_store_explicit(&me.lane.self->top, index + 1, memory_order_relaxed);
     running.outer = running_top;
+    running.used_up = false;
     running_top = &running;
     frame_push(&running.frame, index);
     running.frame.actor = me.role == ROLE_ACTOR;
     if (inputs_find(index, function, &inputs)) {
         if (record_flags(record) & RECORD_LONG)
-            used_up = process_is_used_up(record);
+            running.used_up = process_is_used_up(record);
         heap = results_room(function, room, results);
         leave();
         body(&running, function, &inputs, results);
@@ -369,8 +367,12 @@ ON_TRIP void run_record(uint32_t index)
     running_top = running.outer;
     atomic_store_explicit(&me.lane.self->top, top, memory_order_relaxed);
     leave();
-    if (used_up && !running_top && me.role == ROLE_WORKER)
-        process_leave();
+    if (__builtin_expect(running.used_up, 0)) {
+        if (running_top) /* on a waiter's stack: the process ends with that task */
+            running_top->used_up = true;
+        else if (me.role == ROLE_WORKER)
+            process_leave();
+    }
 }
 
 const char *run_name(void)

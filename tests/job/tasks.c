@@ -473,6 +473,49 @@ static void a_process_ends_after_n_calls(void)
     }
 }
 
+MORAY_TASK(int64_t, other_process_of_call)
+{
+    return getpid();
+}
+
+/* The process, if its child, after which it is to end, ran in it as well; else 0. */
+MORAY_TASK(int64_t, runs_a_last_call)
+{
+    int64_t pid =
+        moray_take_as(int64_t, moray_call_with((.calls_per_process = 1), other_process_of_call));
+    return pid == getpid() ? pid : 0;
+}
+
+static void calls_are_counted_for_each_function(void)
+{
+    enum { CALLS = 40, EACH = 3 };
+    int64_t pids[2][CALLS];
+
+    for (int i = 0; i < CALLS; i++) {
+        pids[0][i] = moray_take_as(
+            int64_t, moray_call_with((.calls_per_process = EACH), process_of_call, 0));
+        pids[1][i] = moray_take_as(
+            int64_t, moray_call_with((.calls_per_process = EACH), other_process_of_call));
+        for (int which = 0; which < 2; which++) {
+            int same = 0;
+            for (int k = 0; k <= i; k++)
+                same += pids[which][k] == pids[which][i];
+            DEMAND(same <= EACH);
+        }
+    }
+}
+
+static void a_last_call_on_a_waiters_stack_ends_the_process(void)
+{
+    int64_t pids[20];
+
+    for (int i = 0; i < 20; i++) {
+        pids[i] = moray_take_as(int64_t, moray_call(runs_a_last_call));
+        for (int k = 0; k < i; k++)
+            DEMAND(!pids[i] || pids[k] != pids[i]);
+    }
+}
+
 /* ---- 18 ---- */
 
 static void resources_are_checked_at_the_call(void)
@@ -779,6 +822,9 @@ static const struct law laws[] = {
     {"line 16: a task that the agent places is retried as well", a_placed_task_is_retried_as_well,
      10},
     {"line 17: a process ends after n calls", a_process_ends_after_n_calls, 20},
+    {"line 17: calls are counted for each function", calls_are_counted_for_each_function, 30},
+    {"line 17: a last call on a waiter's stack ends the process",
+     a_last_call_on_a_waiters_stack_ends_the_process, 30},
     {"line 18: resources are checked at the call", resources_are_checked_at_the_call, 10},
     {"line 18: tasks ask for cores and memory", tasks_ask_for_cores_and_memory, 20},
     {"line 18: a task runs where it is told to", a_task_runs_where_it_is_told_to, 10},
