@@ -68,7 +68,7 @@
     X(MORAY_SPIN_US, spin_us, COUNT, RANK, "20", 0, 10000, "", "microseconds",                     \
       "How long a process looks for work before it sleeps. Never done while more processes are "   \
       "awake than there are cores.")                                                               \
-    X(MORAY_ATTEMPTS, attempts, TRIES, JOB, "4", 1, 1000000, "", "attempts",                       \
+    X(MORAY_ATTEMPTS, attempts, TRIES, JOB, "4", 1, 255, "", "attempts",                           \
       "How often a task is tried in all when its process dies. endless: without limit.")           \
     X(MORAY_NEAR_BYTES, near_bytes, BYTES, JOB, "1MiB", 0, 1099511627776, "", "bytes",             \
       "A task that lacks fewer bytes of its inputs on its node stays there; otherwise the global " \

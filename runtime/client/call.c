@@ -14,7 +14,12 @@
  * Per call without references: no allocation, no lock, one line (two with arguments), one fence.
  */
 
-enum { CORES_ONE = 10000, CORES_MAX = 100000 * CORES_ONE, LONG_ARGUMENT_BYTES = 1 << 30 };
+enum {
+    CORES_ONE = 10000,
+    CORES_MAX = 100000 * CORES_ONE,
+    LONG_ARGUMENT_BYTES = 1 << 30,
+    ATTEMPTS_MAX = UINT8_MAX
+};
 
 static bool wrong_state_for_call(const struct moray_function *function, unsigned count,
                                  enum record_kind kind)
@@ -169,11 +174,10 @@ OFF_TRIP static enum moray_code options_check(const struct moray_task_options *o
     *out = (struct record_long){.on_rank = -1, .memory_bytes = options->memory};
     if ((code = cores_check(options->cores, &out->cores)) != MORAY_OK)
         return code;
-    if (options->attempts < MORAY_ENDLESS)
+    if (options->attempts < MORAY_ENDLESS || options->attempts > ATTEMPTS_MAX)
         return last_set(MORAY_INVALID,
-                        "attempts = %d: takes 1 and more, 0 (the default) or "
-                        "MORAY_ENDLESS",
-                        options->attempts);
+                        "attempts = %d: takes 1 to %d, 0 (the default) or MORAY_ENDLESS",
+                        options->attempts, ATTEMPTS_MAX);
     if (options->resource)
         return last_set(MORAY_INVALID, "resource \"%s\": this version knows cores and memory only",
                         options->resource);
@@ -293,7 +297,7 @@ static uint8_t attempts_of(const struct making *making, bool method)
         return 1;
     if (attempts == 0)
         attempts = (int32_t)me.node->attempts_default;
-    return attempts == MORAY_ENDLESS || attempts > 255 ? 0 : (uint8_t)attempts;
+    return attempts == MORAY_ENDLESS || attempts > ATTEMPTS_MAX ? 0 : (uint8_t)attempts;
 }
 
 /* Everything up to the submission. */

@@ -178,7 +178,7 @@ struct moray_task_options {
     double cores;     /* 0: 1; fractions down to 0.0001 */
     uint64_t memory;  /* bytes of its own that it needs; 0: not counted */
     const char *name; /* shown in errors and lists; copied; NULL: the function's */
-    int32_t attempts; /* tries in all when its process dies; 0: MORAY_ATTEMPTS (4); MORAY_ENDLESS */
+    int32_t attempts; /* tries in all if its process dies, to 255; 0: MORAY_ATTEMPTS; MORAY_ENDLESS */
     int32_t on_rank;  /* rank + 1 of the node that shall run it; 0: any */
     uint8_t retry_errors;       /* 1: an error that the function reports is tried again as well */
     uint8_t spread;             /* 1: prefer the emptiest node to the nearest */

@@ -541,6 +541,10 @@ static void resources_are_checked_at_the_call(void)
     none = moray_call_with((.resource = "gpu", .resource_amount = 1), add, 1, 1);
     DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
     DEMAND_NAMES(last_story(), "\"gpu\"");
+    none = moray_call_with((.attempts = 256), add, 1, 1);
+    DEMAND(none.owner == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "255");
     none = moray_call_with((.attempts = -2), add, 1, 1);
     DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
     DEMAND_NAMES(last_story(), "attempts");
