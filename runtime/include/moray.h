@@ -370,14 +370,14 @@ void moray_fail(enum moray_code code, const char *format, ...)
 #define MORAY_FORCE 1u     /* moray_cancel: kill the process if the task runs already */
 #define MORAY_RECURSIVE 2u /* and cancel the tasks that it submitted */
 
-/** Cancels the task that makes `ref`: a queued one never runs, a running one is told
- *  (moray_cancelled), a finished one is untouched. Whoever holds a reference may cancel.
+/** Cancels the task that makes `ref`: a queued one never runs, a finished one is untouched; a running one
+ *  goes on to its end, and is not told in this version. Whoever holds a reference may cancel.
  *  moray_cancel_with takes MORAY_FORCE, MORAY_RECURSIVE; running or actor's tasks are not forced in
  *  this version: MORAY_INVALID. Errors: MORAY_STALE; MORAY_INVALID for a put object. */
 enum moray_code moray_cancel_with(moray_ref ref, unsigned flags);
 #define moray_cancel(ref) moray_cancel_with(ref, 0)
 
-int moray_cancelled(void);    /* in a task: 1 once it was cancelled, so that it can stop early */
+int moray_cancelled(void);    /* in a task: 1 once it was cancelled; in this version always 0 */
 uint32_t moray_attempt(void); /* in a task: which try this is, from 1; 0 outside */
 
 /* ---- Actors ---------------------------------------------------------------------------------------- */
