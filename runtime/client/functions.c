@@ -87,6 +87,15 @@ enum moray_code functions_settle(struct moray_error *error)
                              found_classes[i]->name, found_classes[i]->file, found_classes[i]->line,
                              found_classes[i + 1]->file, found_classes[i + 1]->line);
     for (uint32_t i = 0; i < found_count; i++)
+        if (found[i]->parameter_count > MORAY_PARAMETERS_MAX ||
+            found[i]->result_count > MORAY_PARAMETERS_MAX)
+            return error_set(error, MORAY_INVALID,
+                             "%s (%s:%d) has %u parameters and %u results; at most %d of each: "
+                             "pass or return a struct",
+                             found[i]->name, found[i]->file, found[i]->line,
+                             (unsigned)found[i]->parameter_count, (unsigned)found[i]->result_count,
+                             MORAY_PARAMETERS_MAX);
+    for (uint32_t i = 0; i < found_count; i++)
         found[i]->id = i;
     for (uint32_t i = 0; i < found_class_count; i++)
         found_classes[i]->id = i;

@@ -116,7 +116,7 @@ typedef struct {
 #define MORAY_NOW INT64_MIN /* a limit_ms: look, do not wait */
 #define MORAY_ENDLESS (-1)  /* attempts, restarts, retries without a bound */
 #define MORAY_NONE (-1) /* in struct moray_options: the number zero, where 0 means the default */
-#define MORAY_PARAMETERS_MAX 10
+#define MORAY_PARAMETERS_MAX 10 /* of a function; and as many results */
 
 /** In an options struct: the default, yes, or no. */
 enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
@@ -175,13 +175,13 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
 /** How a task or a call of a method is to run: moray_call_with((.cores = 2, .name = "mesh"), f, ...).
  *  Absurd values (negative, more than any node could offer) make the call fail with MORAY_INVALID. */
 struct moray_task_options {
-    double cores;     /* 0: 1; fractions down to 0.0001 */
-    uint64_t memory;  /* bytes of its own that it needs; 0: not counted */
-    const char *name; /* shown in errors and lists; copied; NULL: the function's */
-    int32_t attempts; /* tries in all if its process dies, to 255; 0: MORAY_ATTEMPTS; MORAY_ENDLESS */
-    int32_t on_rank;  /* rank + 1 of the node that shall run it; 0: any */
-    uint8_t retry_errors;       /* 1: an error that the function reports is tried again as well */
-    uint8_t spread;             /* 1: prefer the emptiest node to the nearest */
+    double cores;         /* 0: 1; fractions down to 0.0001 */
+    uint64_t memory;      /* bytes of its own that it needs; 0: not counted */
+    const char *name;     /* shown in errors and lists; copied; NULL: the function's */
+    int32_t attempts;     /* tries in all: 1 to 255, or MORAY_ENDLESS; 0: MORAY_ATTEMPTS (4) */
+    int32_t on_rank;      /* rank + 1 of the node that shall run it; 0: any */
+    uint8_t retry_errors; /* 1: an error that the function reports is tried again as well */
+    uint8_t spread;       /* 1: prefer the emptiest node to the nearest */
     uint32_t calls_per_process; /* end its process after so many calls of it; 0: never */
     const char *resource;       /* a resource by name: refused by name in this version */
     double resource_amount;
@@ -1211,6 +1211,10 @@ template <class T> constexpr bool is_array_of(size_t count) /* or of no known le
 
 /* The tables, the function and its registration. n: one more than the number of parameters. */
 #define MORAY_DEFINE(f, is, of, n, ...)                                            \
+    MORAY_ASSERT(MORAY_DEC(n) <= MORAY_PARAMETERS_MAX,                             \
+                 MORAY_STRING(f) " has more than 10 parameters: pass a struct");   \
+    MORAY_ASSERT((int)MORAY_CAT(f, _result_count) <= MORAY_PARAMETERS_MAX,         \
+                 MORAY_STRING(f) " has more than 10 results: return a struct");    \
     MORAY_EACH(MORAY_P_CHECK, f, n, __VA_ARGS__)                                   \
     static const struct moray_parameter MORAY_CAT(f, _parameters)[] = {            \
         MORAY_EACH(MORAY_P_INFO, f, n, __VA_ARGS__){0, 0, 0, 0, 0}};               \

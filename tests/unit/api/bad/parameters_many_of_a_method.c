@@ -1,0 +1,9 @@
+/* c: crowd_eleven has more than 10 parameters: pass a struct
+ * c++: crowd_eleven has more than 10 parameters: pass a struct */
+#include "common.h"
+MORAY_ACTOR(crowd, (int, size));
+MORAY_METHOD(int, crowd, eleven, (int, a), (int, b), (int, c), (int, d), (int, e), (int, f),
+             (int, g), (int, h), (int, i), (int, j), (int, k))
+{
+    return self->size + a + b + c + d + e + f + g + h + i + j + k;
+}
