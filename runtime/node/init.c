@@ -196,15 +196,18 @@ static enum moray_code chaos_read(struct moray_error *error)
                          "then ,seed=S",
                          text);
     double ms = strtod(text + 7, &end);
-    if (!strncmp(end, "ms", 2))
+    if (!strncmp(end, "ms", 2)) /* the units that `moray run --chaos` lets through */
         end += 2;
-    else if (*end == 's') {
+    else if (!strncmp(end, "us", 2)) {
+        ms /= 1000;
+        end += 2;
+    } else if (*end == 's') {
         ms *= 1000;
         end++;
     }
-    if (!(ms >= 1) || ms > 1e9 || (*end && *end != ','))
+    if (!(ms >= 0.001) || ms > 1e9 || (*end && *end != ','))
         return error_set(error, MORAY_INVALID,
-                         "MORAY_CHAOS is \"%s\"; the mean time is 1ms and "
+                         "MORAY_CHAOS is \"%s\"; the mean time is 1us and "
                          "more, as in worker=100ms,seed=1",
                          text);
     agent.chaos_seed = 1;

@@ -45,6 +45,8 @@ if grep -qx "full, then 2" <<<"$output" && ! grep -q "is not refused" <<<"$outpu
 else
     tap_fail "where the table of what waits is full, calls are refused and take nothing" "$output"
 fi
+tap_output 20 "MORAY_CHAOS takes the units that moray run lets through" started \
+    env MORAY_CHAOS=worker=5000000us,seed=2 "$program" idle
 refused "an arena larger than the memory limit" MORAY_STORE_BYTES idle MORAY_STORE_BYTES=60TiB
 refused "zero workers" MORAY_WORKERS idle MORAY_WORKERS=0
 for bad in text -1 1e3 99999999999999999999999 4x '1 2'; do
