@@ -52,7 +52,13 @@ static struct handle *handle_of(const moray_actor *actor)
 
 static enum moray_code null_handle(void)
 {
-    return last_set(MORAY_INVALID, "a null handle: moray_new failed, or it was never set");
+    enum moray_code code = moray_last(NULL);
+
+    if (code != MORAY_OK)
+        return code; /* the story of the call that gave it stands */
+    return last_set(
+        MORAY_INVALID,
+        "a null handle: the call that should have given it failed, or it was never set");
 }
 
 /* Where the mailbox is. An actor that is still to be placed has none here: its calls go by the agent

@@ -471,6 +471,10 @@ static void resources_asked_for_are_held_for_life(void)
     moray_ref none = moray_call(diary_note, bad, 1);
     DEMAND(none.owner == 0);
     DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "get_if_exists without a name");
+    none = moray_call(diary_note, moray_actor_named(diary, "none has it"), 1);
+    DEMAND_CODE(moray_get_bytes(none, NULL, 0, 0), MORAY_NOT_FOUND);
+    DEMAND_NAMES(moray_error(none), "none has it");
 }
 
 /* ---- 28 ---- */
