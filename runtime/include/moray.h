@@ -150,6 +150,8 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  *     MORAY_WRONG_STATE.
  * moray_new(class, argument...), moray_new_with((.name = "x"), class, argument...)
  *     Makes an actor and returns at once with its handle, held. Errors (null handle): as moray_call.
+ *     The process that called it holds the handle until moray_actor_release, also when the task that
+ *     made it has ended or returned it. Who gets a handle as a value only borrows it.
  *     One for which no node has a process waits for 10 s; then its calls fail with MORAY_BUSY.
  *
  * A program of several files: in a header, each with the same list and a semicolon,
@@ -247,7 +249,8 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
 int moray_finalize(void);
 
 /** The code of this thread's last failed call, and its story in `*story` (may be NULL); the text is
- *  valid until the thread's next failed call. MORAY_OK, "" if none failed. Allowed at any time. */
+ *  valid until the thread's next failed call. MORAY_OK, "" if none failed. A limit that passed
+ *  (MORAY_TIMEOUT) leaves it as it was. Allowed at any time. */
 enum moray_code moray_last(const char **story);
 
 /** The name of a code ("MORAY_FULL") and its meaning in one line. Static. Allowed at any time. */
