@@ -42,6 +42,13 @@ read -ra shared <<< "$(pkg-config --libs moray)"
 read -ra requires <<< "$(pkg-config --print-requires-private moray | tr '\n' ' ')"
 read -ra needed <<< "$(pkg-config --libs "${requires[@]}") $(sed -n 's/^Libs.private: //p' "$pc")"
 
+# What the README says for a copy that is not installed.
+cp "$source/tests/install/consumer.c" not_installed.c
+read -ra in_build <<< "$(PKG_CONFIG_PATH=$build/meson-uninstalled pkg-config --cflags --libs moray)"
+tap_run 60 "a C program builds with what is in the build folder" \
+    gcc not_installed.c -o not_installed "${in_build[@]}"
+tap_output 30 "and runs" "10 6" env LD_LIBRARY_PATH="$build" ./not_installed
+
 want_version=$("$build/moray" version | cut -d' ' -f2)
 tap_output 10 "pkg-config says the version" "$want_version" pkg-config --modversion moray
 for compiler in gcc clang; do
