@@ -37,6 +37,7 @@ clean() {
     fi
 }
 
+ulimit -s 65536 # laws pass blocks of 1.5 MiB by value, and a sanitizer's frames are several times as large
 cd "$1" || exit 1
 if ! output=$(make_build 2>&1); then
     tap_fail "a build with sanitizers" "$output"
