@@ -149,8 +149,9 @@ static void spawn(uint32_t index)
     uint16_t slot = (uint16_t)atomic_load(&entry->slot);
     uint32_t creation = atomic_load(&entry->creation);
 
+    /* One that was stopped before is started again by another order, or never. */
     if (atomic_load(&entry->ready) != ACTOR_STARTING || agent.slots[slot].use != SLOT_RESERVED ||
-        !inside[index].granted ||
+        atomic_load(&entry->killed) || !inside[index].granted ||
         (creation != RECORD_NONE &&
          life_state(record_life(lane_record(&agent.lane, creation))) != RECORD_QUEUED))
         return;
