@@ -1040,6 +1040,18 @@ static void a_view_keeps_its_object(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+/* The inside of `outer`, held by nobody else, is there on every node, and goes with it. */
+static void is_kept_by(moray_ref outer, uint64_t sum, uint64_t free_before)
+{
+    law_sleep_ms(50);
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref there = moray_call_with((.on_rank = on_node(node)), unwrap, outer);
+        DEMAND(moray_take_as(uint64_t, there) == sum);
+    }
+    DEMAND_OK(moray_release(outer));
+    DEMAND(becomes_free(free_before - MIB));
+}
+
 static void an_object_keeps_what_it_contains(void)
 {
     uint64_t before = free_bytes(), sum;
@@ -1049,13 +1061,7 @@ static void an_object_keeps_what_it_contains(void)
 
     DEMAND(outer.owner != 0);
     DEMAND_OK(moray_release(inner));
-    law_sleep_ms(50);
-    for (int node = 0; node < node_count(); node++) {
-        moray_ref there = moray_call_with((.on_rank = on_node(node)), unwrap, outer);
-        DEMAND(moray_take_as(uint64_t, there) == sum);
-    }
-    DEMAND_OK(moray_release(outer));
-    DEMAND(becomes_free(before - MIB));
+    is_kept_by(outer, sum, before);
 }
 
 static void a_result_keeps_what_it_contains(void)
@@ -1118,13 +1124,7 @@ static void a_put_value_keeps_what_it_contains(void)
     DEMAND(outer.owner != 0 && none.owner != 0);
     DEMAND_OK(moray_release(none));
     DEMAND_OK(moray_release(inner));
-    law_sleep_ms(50);
-    for (int node = 0; node < node_count(); node++) {
-        moray_ref there = moray_call_with((.on_rank = on_node(node)), unwrap, outer);
-        DEMAND(moray_take_as(uint64_t, there) == sum);
-    }
-    DEMAND_OK(moray_release(outer));
-    DEMAND(becomes_free(before - MIB));
+    is_kept_by(outer, sum, before);
 }
 
 static void a_pending_call_keeps_what_its_values_contain(void)
