@@ -398,7 +398,6 @@ void actors_process_died(uint16_t slot, uint32_t index, int status)
     bool clean = wait_story(status, how, sizeof(how));
 
     agent.slots[slot].use = SLOT_RESERVED;
-    routes_drop_holder(slot);
     if (ready == ACTOR_UNBUILT) {
         const char *cause = "its constructor failed";
         enum moray_code code = MORAY_ACTOR_DIED;
@@ -679,6 +678,11 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
     const struct request_handle *request = bytes;
     uint16_t home = lane_home(&agent.lane, index);
 
+    if (kind != REQUEST_ACTOR_KILL && !atomic_load(&lane_record(&agent.lane, index)->home_count)) {
+        agent_end_failed(index, MORAY_DIED,
+                         "the process that asked has ended"); /* and is repaired */
+        return;
+    }
     if (kind == REQUEST_ACTOR_NEW) {
         if (count < sizeof(struct request_actor))
             agent_end_failed(index, MORAY_INVALID, "a request of %u bytes", count);

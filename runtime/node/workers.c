@@ -10,6 +10,7 @@
 #include "node/guard.h"
 #include "node/head.h"
 #include "node/remote.h"
+#include "node/routes.h"
 #include "sched/lane/repair.h"
 #include "store/arena/window.h"
 
@@ -416,6 +417,7 @@ static void bury(uint16_t slot)
     state->use =
         SLOT_RESERVED; /* what is placed anew here may start a process, but not in this slot */
     general_process_died(slot);
+    routes_drop_holder(slot);
     state->use = SLOT_UNUSED;
     if (state->kind == LANE_IS_ACTOR)
         actors_process_died(slot, state->actor, state->status);

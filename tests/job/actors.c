@@ -663,6 +663,33 @@ static void the_last_handle_ends_it_after_its_queued_calls(void)
     }
 }
 
+MORAY_TASK(int32_t, makes_and_ends, (word, key), (int32_t, how))
+{
+    built_actor actor = moray_new(built, key, 1);
+
+    if (moray_take_as(int32_t, moray_call(built_value, actor)) != 1)
+        return 0;
+    if (how)
+        raise(how);
+    return 1; /* its process ends with it: .calls_per_process */
+}
+
+static void a_process_that_ends_holds_nothing_any_more(void)
+{
+    for (int node = 0; node < node_count(); node++)
+        for (int i = 0; i < 2; i++) {
+            word key = say_number(i ? "33 exit" : "33 kill", node);
+            char ended[40];
+            moray_ref ref =
+                moray_call_with((.attempts = 1, .calls_per_process = 1, .on_rank = on_node(node)),
+                                makes_and_ends, key, i ? 0 : SIGKILL);
+            DEMAND_CODE(moray_get_bytes(ref, NULL, 0, 10000), i ? MORAY_OK : MORAY_DIED);
+            DEMAND_OK(moray_release(ref));
+            snprintf(ended, sizeof(ended), "%s ended", key.text);
+            DEMAND(count_becomes(ended, 1));
+        }
+}
+
 static void a_clean_exit_is_never_restarted(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -909,6 +936,8 @@ static const struct law laws[] = {
      with_method_retries_no_call_is_lost_and_order_holds, 30},
     {"line 33: the last handle ends it, after its queued calls",
      the_last_handle_ends_it_after_its_queued_calls, 20},
+    {"line 33: a process that ends holds nothing any more",
+     a_process_that_ends_holds_nothing_any_more, 30},
     {"line 33: a clean exit is never restarted", a_clean_exit_is_never_restarted, 20},
     {"line 33: kill is at once, and restarts if allowed", kill_is_at_once_and_restarts_if_allowed,
      20},
