@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { COUNT, TRIES, BYTES, SIZE, BOOL, CHOICE, CORES, TEXT };
+#include "base/chaos.h"
+
+enum kind { COUNT, TRIES, BYTES, SIZE, BOOL, CHOICE, CORES, TEXT, CHAOS };
 enum scope { JOB, RANK };
 
 static const struct row {
@@ -183,6 +185,9 @@ static void describe(const struct row *row, char *out, size_t room)
     case TEXT:
         snprintf(out, room, "printable text of at most %d bytes", SETTING_TEXT_MAX - 1);
         break;
+    case CHAOS:
+        snprintf(out, room, "empty, or %s", CHAOS_TAKES);
+        break;
     }
 }
 
@@ -264,6 +269,12 @@ static bool read_value(const struct row *row, const char *value, void *to, enum 
                 return false;
         strcpy(to, value);
         return true;
+    case CHAOS:
+        *why = NUMBER_BAD;
+        if (strlen(value) >= SETTING_TEXT_MAX || !chaos_read(value, &(struct chaos){0}))
+            return false;
+        strcpy(to, value);
+        return true;
     }
     abort(); /* no such kind: memory is corrupt */
 }
@@ -279,7 +290,7 @@ static enum moray_code set(struct settings *settings, const struct row *row, con
     static const size_t sizes[] = {
         [COUNT] = sizeof(uint64_t),           [TRIES] = sizeof(int64_t), [BYTES] = sizeof(uint64_t),
         [SIZE] = sizeof(struct setting_size), [BOOL] = sizeof(bool),     [CHOICE] = sizeof(int),
-        [CORES] = SETTING_TEXT_MAX,           [TEXT] = SETTING_TEXT_MAX,
+        [CORES] = SETTING_TEXT_MAX,           [TEXT] = SETTING_TEXT_MAX, [CHAOS] = SETTING_TEXT_MAX,
     };
     enum number why = NUMBER_BAD;
 
@@ -378,6 +389,7 @@ static const char *option_number(int64_t option, bool tries, char *room, size_t 
 #define OPTION_CHOICE(option) (option)
 #define OPTION_CORES(option) (option)
 #define OPTION_TEXT(option) (option)
+#define OPTION_CHAOS(option) (option)
 
 static enum moray_code load_options(struct settings *settings, const struct moray_options *options,
                                     struct moray_error *error)
@@ -477,6 +489,7 @@ const char *settings_text(const struct settings *settings, enum setting_id id, c
         break;
     case CORES:
     case TEXT:
+    case CHAOS:
         snprintf(out, room, "%s", (const char *)field);
         break;
     }

@@ -30,6 +30,7 @@
  *   CHOICE  int; the place of the word in the list of words
  *   CORES   char[]; "4" (how many), or "0-3,8" (which), or "auto"
  *   TEXT    char[]; "" if not set
+ *   CHAOS   the same, but only what chaos_read() takes
  * X(name, field, kind, scope, default, lowest, highest, words, unit, text)
  * The fields of struct moray_options have the same names and the same order. */
 #define SETTINGS(X)                                                                                \
@@ -80,7 +81,7 @@
       "What Moray itself says on standard error: this level and those before it.")                 \
     X(MORAY_REPORT_LEAKS, report_leaks, BOOL, JOB, "off", 0, 0, "", "",                            \
       "At moray_finalize each rank prints the objects, records and bytes that are still in use.")  \
-    X(MORAY_CHAOS, chaos, TEXT, JOB, "", 0, 0, "", "",                                             \
+    X(MORAY_CHAOS, chaos, CHAOS, JOB, "", 0, 0, "", "",                                            \
       "Kills random worker processes, to test a program: worker=100ms[,seed=1] is the mean time "  \
       "between two kills. Empty: none.")                                                           \
     X(MORAY_PROGRESS, progress, CHOICE, JOB, "auto", 0, 0, "auto on off", "",                      \
@@ -105,6 +106,7 @@ struct setting_size { /* exactly one of the two is not 0 */
 #define SETTING_FIELD_CHOICE(field) int field;
 #define SETTING_FIELD_CORES(field) char field[SETTING_TEXT_MAX];
 #define SETTING_FIELD_TEXT(field) char field[SETTING_TEXT_MAX];
+#define SETTING_FIELD_CHAOS(field) char field[SETTING_TEXT_MAX];
 
 enum setting_id {
 #define X(name, field, kind, scope, initial, lowest, highest, words, unit, text) SETTING_##name,

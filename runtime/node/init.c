@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/chaos.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/time.h"
@@ -183,42 +184,6 @@ static void shared_fill(void)
     snprintf(node->host, sizeof(node->host), "%s", agent.launch.node);
 }
 
-static enum moray_code chaos_read(struct moray_error *error)
-{
-    const char *text = agent.settings.chaos, *seed;
-    char *end;
-
-    if (!*text)
-        return MORAY_OK;
-    if (strncmp(text, "worker=", 7))
-        return error_set(error, MORAY_INVALID,
-                         "MORAY_CHAOS is \"%s\"; it takes worker=100ms and "
-                         "then ,seed=S",
-                         text);
-    double ms = strtod(text + 7, &end);
-    if (!strncmp(end, "ms", 2)) /* the units that `moray run --chaos` lets through */
-        end += 2;
-    else if (!strncmp(end, "us", 2)) {
-        ms /= 1000;
-        end += 2;
-    } else if (*end == 's') {
-        ms *= 1000;
-        end++;
-    }
-    if (!(ms >= 0.001) || ms > 1e9 || (*end && *end != ','))
-        return error_set(error, MORAY_INVALID,
-                         "MORAY_CHAOS is \"%s\"; the mean time is 1us and "
-                         "more, as in worker=100ms,seed=1",
-                         text);
-    agent.chaos_seed = 1;
-    if ((seed = strstr(end, ",seed=")))
-        agent.chaos_seed = (uint32_t)strtoul(seed + 6, NULL, 10);
-    agent.chaos_seed += agent.rank * 7919;
-    agent.chaos_mean_ns = (uint64_t)(ms * 1e6);
-    agent.chaos_next_ns = time_ns() + agent.chaos_mean_ns;
-    return MORAY_OK;
-}
-
 static void limits_raise(void)
 {
     struct rlimit files;
@@ -250,9 +215,13 @@ void agent_set_workers(uint32_t count)
 
 void agent_read_chaos(void)
 {
-    struct moray_error error;
-    if (chaos_read(&error) != MORAY_OK)
-        log_warning("%s", error.text);
+    struct chaos chaos = {0};
+
+    if (!chaos_read(agent.settings.chaos, &chaos))
+        abort(); /* the settings have let it through */
+    agent.chaos_seed = chaos.seed + agent.rank * 7919;
+    agent.chaos_mean_ns = chaos.mean_ns;
+    agent.chaos_next_ns = chaos.mean_ns ? time_ns() + chaos.mean_ns : 0;
 }
 
 static enum moray_code prepare(const struct moray_options *options, struct moray_error *error)
@@ -267,8 +236,9 @@ static enum moray_code prepare(const struct moray_options *options, struct moray
     agent.rank_count = agent.launch.rank_count;
     log_start((enum log_level)agent.settings.log, (int)agent.rank);
     if ((code = functions_settle(error)) != MORAY_OK ||
-        (code = launch_check_fork(error)) != MORAY_OK || (code = chaos_read(error)) != MORAY_OK)
+        (code = launch_check_fork(error)) != MORAY_OK)
         return code;
+    agent_read_chaos();
     if (agent.rank_count > 1)
         fabric_environment(*agent.settings.provider ? agent.settings.provider : NULL);
     limits_raise();

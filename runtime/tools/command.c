@@ -1,10 +1,10 @@
 #include "tools/command.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/chaos.h"
 
 static const char *variable(char *const *environment, const char *name)
 {
@@ -149,9 +149,9 @@ enum moray_code command_make(const struct command_options *options, char *const 
         return error_set(error, MORAY_INVALID, "-n %u: at most %d ranks", options->rank_count,
                          COMMAND_RANKS_MAX);
     if (options->chaos) {
-        enum moray_code code = command_check_chaos(options->chaos, error);
-        if (code)
-            return code;
+        if (!*options->chaos || !chaos_read(options->chaos, &(struct chaos){0}))
+            return error_set(error, MORAY_INVALID, "--chaos %s: it takes %s", options->chaos,
+                             CHAOS_TAKES);
         add_variable(out, keep(out, "MORAY_CHAOS=%s", options->chaos));
     }
     if (options->gdb)
@@ -222,44 +222,4 @@ int command_print(const struct command *command, char *out, unsigned out_bytes)
     if (out_bytes)
         out[line.length < out_bytes ? line.length : out_bytes - 1] = 0;
     return (int)line.length;
-}
-
-static bool take_number(const char **text, unsigned long long *out)
-{
-    char *end;
-
-    errno = 0;
-    if (**text < '0' || **text > '9')
-        return false;
-    *out = strtoull(*text, &end, 10);
-    *text = end;
-    return errno == 0;
-}
-
-enum moray_code command_check_chaos(const char *text, struct moray_error *error)
-{
-    const char *at = text;
-    unsigned long long interval = 0, seed;
-    bool right = !strncmp(at, "worker=", 7);
-
-    if (right) {
-        at += 7;
-        right = take_number(&at, &interval) && interval > 0;
-    }
-    if (right) {
-        size_t unit = !strncmp(at, "ms", 2) || !strncmp(at, "us", 2) ? 2 : *at == 's' ? 1 : 0;
-        right = unit > 0;
-        at += unit;
-    }
-    if (right && !strncmp(at, ",seed=", 6)) {
-        at += 6;
-        right = take_number(&at, &seed);
-    }
-    if (right && !*at)
-        return MORAY_OK;
-    return error_set(
-        error, MORAY_INVALID,
-        "--chaos %s: it must be worker=TIME[,seed=S], as in worker=100ms,seed=7; TIME is "
-        "a whole number above 0 with us, ms or s",
-        text);
 }

@@ -51,8 +51,4 @@ MORAY_MUST_CHECK enum moray_code command_make(const struct command_options *opti
  *  snprintf() does. */
 int command_print(const struct command *command, char *out, unsigned out_bytes);
 
-/** Whether `text` is a chaos specification: worker=N(us|ms|s)[,seed=N].
- *  Errors: MORAY_INVALID. */
-MORAY_MUST_CHECK enum moray_code command_check_chaos(const char *text, struct moray_error *error);
-
 #endif

@@ -59,6 +59,7 @@ done
 for setting in MORAY_SPIN_US=-1 MORAY_SPIN_US=soon MORAY_FABRIC=pigeon MORAY_SHARE=perhaps \
     MORAY_HEAD=tail MORAY_ATTEMPTS=0 MORAY_ATTEMPTS=-3 MORAY_LOG=loud MORAY_CORES=x \
     MORAY_CORES=5-2 MORAY_CORES=100000 MORAY_CHAOS=worker MORAY_CHAOS=worker=-1ms \
+    MORAY_CHAOS=worker=1ms,seed=x MORAY_CHAOS=worker=1s,fast \
     MORAY_PROCESSES_MAX=1 MORAY_NEAR_BYTES=close MORAY_NO_SUCH_SETTING=1; do
     refused "$setting" "${setting%%=*}" idle "$setting"
 done

@@ -17,6 +17,7 @@
 #define OPTION_CHOICE(field) const char *field;
 #define OPTION_CORES(field) const char *field;
 #define OPTION_TEXT(field) const char *field;
+#define OPTION_CHAOS(field) const char *field;
 struct from_table {
 #define X(name, field, kind, scope, initial, lowest, highest, words, unit, text) \
     OPTION_##kind(field)
@@ -147,6 +148,7 @@ START_TEST(absurd_values_are_refused_by_name)
     refused("MORAY_CORES", "0", "too small", "0-3,8");
     refused("MORAY_CORES", "1-99999", "too large", "0-3,8");
     refused("MORAY_PROVIDER", "a\tb", "not understood", "printable");
+    refused("MORAY_CHAOS", "worker=100ms,seed=x", "not understood", "worker=100ms,seed=7");
 }
 END_TEST
 
