@@ -453,6 +453,11 @@ enum moray_code settings_set(struct settings *settings, const char *name, const 
 
 /* ---- Texts ---- */
 
+const char *settings_name(enum setting_id id)
+{
+    return rows[id].name;
+}
+
 const char *settings_text(const struct settings *settings, enum setting_id id, char *out,
                           size_t room)
 {
@@ -556,16 +561,19 @@ void settings_document(FILE *out)
 {
     char allowed[192];
 
-    fputs(
-        "# Settings\n\n"
-        "Made from the table in `runtime/base/settings.h`; a test compares the two.\n\n"
-        "A setting comes from, each beating the one before: the default; the program "
-        "(`struct moray_options`); the environment; rank 0, which hands its "
-        "own to all ranks. Settings marked *job* are the same on every rank, whatever its own "
-        "environment says; of the others a rank keeps its own where rank 0 has none. A value that "
-        "is not understood, or an unknown `MORAY_` name, ends the start with an error. "
-        "`moray settings` prints what holds here, and why.\n",
-        out);
+    fputs("# Settings\n\n"
+          "Made from the table in `runtime/base/settings.h`; a test compares the two.\n\n"
+          "A setting comes from, each beating the one before: the default; the program "
+          "(`struct moray_options`); the environment; rank 0, which hands its "
+          "own to all ranks. Settings marked *job* are the same on every rank, whatever its own "
+          "environment says; of the others a rank keeps its own where rank 0 has none. "
+          "`MORAY_CORES`, `MORAY_STORE_BYTES`, `MORAY_QUEUE_MAX`, `MORAY_PROCESSES_MAX` and "
+          "`MORAY_SPARES_MAX` a rank needs before it hears of rank 0: where the launcher does not "
+          "hand them to it (`mpirun -x NAME` between hosts), it keeps its own and warns. A value "
+          "that "
+          "is not understood, or an unknown `MORAY_` name, ends the start with an error. "
+          "`moray settings` prints what holds here, and why.\n",
+          out);
     for (int id = 0; id < SETTING_COUNT; id++) {
         const struct row *row = &rows[id];
         describe(row, allowed, sizeof(allowed));

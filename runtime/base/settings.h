@@ -34,12 +34,12 @@
  * X(name, field, kind, scope, default, lowest, highest, words, unit, text)
  * The fields of struct moray_options have the same names and the same order. */
 #define SETTINGS(X)                                                                                \
-    X(MORAY_WORKERS, workers, COUNT, RANK, "auto", 1, 4096, "", "processes",                       \
+    X(MORAY_WORKERS, workers, COUNT, RANK, "auto", 1, 192, "", "processes",                        \
       "Worker processes of a rank. auto: one for each of the rank's cores.")                       \
     X(MORAY_CORES, cores, CORES, RANK, "auto", 1, 65535, "", "cores",                              \
       "The cores of a rank: how many (4), or which, as the system numbers them (0-3,8; 4-4 for "   \
-      "one). auto: the rank's binding if the user asked for one, else its share of the job's "     \
-      "cpuset.")                                                                                   \
+      "one). More than the host has, of which a warning tells, share what there is. auto: the "    \
+      "rank's binding if the user asked for one, else its share of the job's cpuset.")             \
     X(MORAY_STORE_BYTES, store_bytes, SIZE, RANK, "30%", 16777216, 70368744177664, "", "bytes",    \
       "Shared memory for objects, task records and queues of a node. A percentage is of the "      \
       "smaller of the host's memory and the job's limit, divided among the host's ranks.")         \
@@ -47,10 +47,12 @@
       "What carries messages and objects between ranks: libfabric (ofi) or MPI (mpi).")            \
     X(MORAY_PROVIDER, provider, TEXT, JOB, "", 0, 0, "", "",                                       \
       "The provider of libfabric, as fi_info names it. Empty: the best that behaves. shm, net, "   \
-      "udp and sockets, which do not, are refused unless a ! stands at the end (udp;ofi_rxd!).")   \
+      "udp and sockets, which do not, are refused unless a ! stands at the end (udp;ofi_rxd!). "   \
+      "A job of one rank does not look at it.")                                                    \
     X(MORAY_INTERFACE, interface, TEXT, JOB, "", 0, 0, "", "",                                     \
       "The network interface, or the address with its prefix (10.1.0.0/16), that ranks publish "   \
-      "and listen on. Empty: the one that leads to rank 0.")                                       \
+      "and listen on. Empty: the one that leads to rank 0. A job of one rank "                     \
+      "does not look at it.")                                                                      \
     X(MORAY_SHARE, share, BOOL, JOB, "on", 0, 0, "", "",                                           \
       "Whether ranks of one host read each other's memory in place. off: everything between "      \
       "ranks goes through the fabric.")                                                            \
@@ -145,6 +147,8 @@ MORAY_MUST_CHECK enum moray_code settings_load(const struct moray_options *optio
 MORAY_MUST_CHECK enum moray_code settings_set(struct settings *settings, const char *name,
                                               const char *value, enum setting_source source,
                                               struct moray_error *error);
+
+const char *settings_name(enum setting_id id);
 
 /** The value as text that settings_set() takes and that gives the same value; `room` of at least
  *  SETTING_TEXT_MAX. Returns `out`. */

@@ -362,17 +362,25 @@ bool agent_settle(struct moray_error *error)
     return true;
 }
 
-void agent_settings_changed(void)
+bool agent_settings_changed(struct moray_error *error)
 {
     struct node_shared *node = agent.node;
+    uint32_t workers = (uint32_t)agent.settings.workers;
 
     log_start((enum log_level)agent.settings.log, (int)agent.rank);
     node->attempts_default = (uint32_t)agent.settings.attempts;
     node->spin_ns = agent.cores.may_spin ? (uint32_t)agent.settings.spin_us * 1000 : 0;
-    if (agent.is_node && agent.settings.workers &&
-        agent.settings.workers <= agent.spare_first + agent.spare_end - 2)
-        agent_set_workers((uint32_t)agent.settings.workers);
+    if (agent.is_node && workers > agent_workers_max()) {
+        error_set(error, MORAY_INVALID,
+                  "rank 0 asks for MORAY_WORKERS=%u, but rank %u began with a MORAY_PROCESSES_MAX "
+                  "of %u; raise it there, lower the one or leave it out",
+                  workers, agent.rank, agent_workers_max() + 2);
+        return false;
+    }
+    if (agent.is_node && workers)
+        agent_set_workers(workers);
     agent_read_chaos();
+    return true;
 }
 
 bool agent_may_spin(void)

@@ -129,9 +129,10 @@ bool agent_watch(int fd, uint32_t tag);
 enum { WATCH_DOORBELL = 1, WATCH_ZYGOTE, WATCH_OUTPUT, WATCH_FABRIC, WATCH_SHARE, WATCH_LINK };
 
 bool agent_may_spin(void);
-/** Rank 0's settings have come: what can still change does. */
-void agent_settings_changed(void);
-void agent_set_workers(uint32_t count);
+/** Rank 0's settings have come: what can still change does. Returns false if it cannot be. */
+bool agent_settings_changed(struct moray_error *error);
+void agent_set_workers(uint32_t count); /* at most agent_workers_max() */
+uint32_t agent_workers_max(void);
 void agent_read_chaos(void);
 /** Makes the arena ready and starts the workers: after the settings of rank 0 are known. */
 bool agent_settle(struct moray_error *error);

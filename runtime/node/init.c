@@ -87,8 +87,12 @@ static enum moray_code cores_choose(struct moray_error *error)
         agent.worker_count = (uint32_t)agent.settings.workers;
     if (agent.is_node && agent.worker_count == 0)
         return error_set(error, MORAY_INVALID, "a node without workers; raise MORAY_WORKERS");
-    if (agent.worker_count > NODE_CORES_MAX)
+    _Static_assert(NODE_CORES_MAX == 192, "the highest MORAY_WORKERS");
+    if (agent.worker_count > NODE_CORES_MAX) {
+        log_warning("%u cores, but a rank has at most %d workers: start more ranks on this host",
+                    agent.worker_count, NODE_CORES_MAX);
         agent.worker_count = NODE_CORES_MAX;
+    }
     if (agent.cores.widen)
         topology_bind(&agent.cores, -1);
     return MORAY_OK;
@@ -194,13 +198,17 @@ static void limits_raise(void)
     }
 }
 
+uint32_t agent_workers_max(void)
+{
+    return agent.slot_count - 4; /* agent, driver, a spare and an actor */
+}
+
 /* Rank 0 may have another number of workers for the nodes; the slots for them are there. */
 void agent_set_workers(uint32_t count)
 {
     uint32_t spares = agent.spare_end - agent.spare_first;
 
-    if (count > NODE_CORES_MAX)
-        count = NODE_CORES_MAX;
+    assert(count <= agent_workers_max());
     agent.worker_count = count;
     agent.spare_first = 2 + count;
     agent.spare_end = agent.spare_first + spares < agent.slot_count - 1 ? agent.spare_first + spares
@@ -248,7 +256,10 @@ static enum moray_code prepare(const struct moray_options *options, struct moray
     if ((code = cores_choose(error)) != MORAY_OK || (code = arena_make(error)) != MORAY_OK)
         return code;
     shared_fill();
-    log_info("%s", agent.cores.reason);
+    if (agent.cores.core_count > agent.cores.host_core_count)
+        log_warning("%s", agent.cores.reason); /* a setting may do so, but few mean it */
+    else
+        log_info("%s", agent.cores.reason);
     struct zygote_options zygote = {.enter = process_entry,
                                     .cores = agent.is_node ? &agent.cores : NULL,
                                     .keep_fds = &agent.doorbell,

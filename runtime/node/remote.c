@@ -691,10 +691,29 @@ static bool mpi_start(struct moray_error *error)
     return true;
 }
 
-/* Rank 0's settings, to all. What decides the arena's size was fixed before. */
+/* The arena and the processes of a rank were made before rank 0's settings came to it. */
+static void late_settings_tell(const struct settings *began)
+{
+    static const enum setting_id fixed[] = {SETTING_MORAY_CORES, SETTING_MORAY_STORE_BYTES,
+                                            SETTING_MORAY_QUEUE_MAX, SETTING_MORAY_PROCESSES_MAX,
+                                            SETTING_MORAY_SPARES_MAX};
+    char then[SETTING_TEXT_MAX], now[SETTING_TEXT_MAX];
+
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++) {
+        settings_text(began, fixed[i], then, sizeof(then));
+        settings_text(&agent.settings, fixed[i], now, sizeof(now));
+        if (strcmp(then, now))
+            log_warning("rank 0 has %s=%s, which came too late for this rank: it has %s; let the "
+                        "launcher tell all ranks, as by mpirun -x %s",
+                        settings_name(fixed[i]), now, then, settings_name(fixed[i]));
+    }
+}
+
+/* Rank 0's settings, to all. */
 static bool settings_share(struct moray_error *error)
 {
     static char bytes[32768];
+    struct settings began = agent.settings;
     uint64_t count = 0;
 
     if (agent.is_head)
@@ -706,9 +725,11 @@ static bool settings_share(struct moray_error *error)
     }
     if (agent.is_head)
         return true;
-    if (settings_apply(&agent.settings, bytes, count, error) != MORAY_OK)
+    if (settings_apply(&agent.settings, bytes, count, error) != MORAY_OK ||
+        !agent_settings_changed(error))
         return false;
-    agent_settings_changed();
+    if (agent.is_node)
+        late_settings_tell(&began);
     return true;
 }
 

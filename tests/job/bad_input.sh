@@ -49,6 +49,19 @@ tap_output 20 "MORAY_CHAOS takes the units that moray run lets through" started 
     env MORAY_CHAOS=worker=5000000us,seed=2 "$program" idle
 refused "an arena larger than the memory limit" MORAY_STORE_BYTES idle MORAY_STORE_BYTES=60TiB
 refused "zero workers" MORAY_WORKERS idle MORAY_WORKERS=0
+refused "more workers than a rank can have" "1 to 192" idle MORAY_WORKERS=193
+warned() { # NAME WORD SETTING…: it starts, and says the word
+    local name=$1 word=$2 output code=0
+    shift 2
+    output=$(tap_limit 20 env "$@" "$program" idle 2>&1 </dev/null) || code=$?
+    if [ "$code" = 0 ] && grep -q -- "$word" <<<"$output" && grep -q '^started' <<<"$output"; then
+        tap_ok "bad input: $name"
+    else
+        tap_fail "bad input: $name" "exit status $code, wanted 0 and the word $word: $output"
+    fi
+}
+warned "more cores than the host has" "MORAY_CORES asks for 99.* more than the" MORAY_CORES=99
+warned "more cores than a rank has workers" "at most 192 workers" MORAY_CORES=250
 for bad in text -1 1e3 99999999999999999999999 4x '1 2'; do
     refused "MORAY_WORKERS=$bad" MORAY_WORKERS idle "MORAY_WORKERS=$bad"
     refused "MORAY_QUEUE_MAX=$bad" MORAY_QUEUE_MAX idle "MORAY_QUEUE_MAX=$bad"

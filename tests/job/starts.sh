@@ -41,6 +41,17 @@ for fabric in ofi mpi; do
     differ "an actor of another state on rank 1" "differ: actor counter(8 bytes) .* is on rank 1 actor counter(16 bytes)" "$same" "$5"
 done
 export MORAY_FABRIC=ofi
+apart=(env -u MORAY_WORKERS mpirun --oversubscribe -n 1 env MORAY_WORKERS=4 "$same" : -n 1 env)
+refused "more workers by rank 0 than rank 1 has processes for" "rank 1 began with a MORAY_PROCESSES_MAX of 4" \
+    "${apart[@]}" MORAY_CORES=1 MORAY_PROCESSES_MAX=4 MORAY_SPARES_MAX=1 "$same"
+tap_output 20 "as many workers by rank 0 as rank 1 has processes for" 7 \
+    "${apart[@]}" MORAY_CORES=1 MORAY_PROCESSES_MAX=6 MORAY_SPARES_MAX=1 "$same"
+output=$(tap_limit 20 mpirun --oversubscribe -n 1 env MORAY_STORE_BYTES=64MiB "$same" : -n 1 "$same" 2>&1)
+if grep -q "^7" <<<"$output" && grep -q "rank 1 .*MORAY_STORE_BYTES=64MiB, which came too late" <<<"$output"; then
+    tap_ok "a rank that did not know rank 0's MORAY_STORE_BYTES in time says so"
+else
+    tap_fail "a rank that did not know rank 0's MORAY_STORE_BYTES in time says so" "$output"
+fi
 for provider in udp 'UDP;ofi_rxd' shm net sockets; do
     refused "the provider $provider is refused unless it is forced" "MORAY_PROVIDER='$provider!'" \
         env MORAY_PROVIDER="$provider" mpirun --oversubscribe -n 2 "$same"

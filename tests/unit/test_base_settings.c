@@ -118,16 +118,16 @@ END_TEST
 
 START_TEST(absurd_values_are_refused_by_name)
 {
-    refused("MORAY_WORKERS", "many", "not understood", "1 to 4096, or auto");
-    refused("MORAY_WORKERS", "0", "too small", "1 to 4096");
-    refused("MORAY_WORKERS", "-1", "negative", "1 to 4096");
-    refused("MORAY_WORKERS", "4097", "too large", "1 to 4096");
-    refused("MORAY_WORKERS", "18446744073709551617", "too large", "1 to 4096");
-    refused("MORAY_WORKERS", "2x", "not understood", "1 to 4096");
-    refused("MORAY_WORKERS", " 2", "not understood", "1 to 4096");
-    refused("MORAY_WORKERS", "+2", "not understood", "1 to 4096");
-    refused("MORAY_WORKERS", "0x10", "not understood", "1 to 4096");
-    refused("MORAY_WORKERS", "", "not understood", "1 to 4096");
+    refused("MORAY_WORKERS", "many", "not understood", "1 to 192, or auto");
+    refused("MORAY_WORKERS", "0", "too small", "1 to 192");
+    refused("MORAY_WORKERS", "-1", "negative", "1 to 192");
+    refused("MORAY_WORKERS", "193", "too large", "1 to 192");
+    refused("MORAY_WORKERS", "18446744073709551617", "too large", "1 to 192");
+    refused("MORAY_WORKERS", "2x", "not understood", "1 to 192");
+    refused("MORAY_WORKERS", " 2", "not understood", "1 to 192");
+    refused("MORAY_WORKERS", "+2", "not understood", "1 to 192");
+    refused("MORAY_WORKERS", "0x10", "not understood", "1 to 192");
+    refused("MORAY_WORKERS", "", "not understood", "1 to 192");
     refused("MORAY_STORE_BYTES", "0%", "too small", "1% to 95%");
     refused("MORAY_STORE_BYTES", "96%", "too large", "1% to 95%");
     refused("MORAY_STORE_BYTES", "4294967326%", "too large", "1% to 95%");
