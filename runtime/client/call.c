@@ -401,7 +401,7 @@ OFF_TRIP static void lend(struct making *making)
         if (parameter->kind == MORAY_KIND_ACTOR) {
             moray_actor actor;
             memcpy(&actor, making->arguments[i].data, sizeof(actor));
-            (void)!actor_lend(actor, making->index);
+            (void)!actor_lend(actor, making->index, false);
         } else if (parameter->kind == MORAY_KIND_VALUE && !(making->mask >> i & 1))
             (void)!insides_tell(making->index, parameter, making->arguments[i].data, true);
     }

@@ -139,9 +139,10 @@ void actor_posted(const struct answer_actor *where, uint32_t index)
                      life_generation(record_life(lane_record(&me.lane, index))), CELL_CALL, 0);
 }
 
-static enum moray_code tell(uint32_t kind, moray_actor actor, int32_t detail, uint32_t until)
+static enum moray_code tell_until(uint32_t kind, moray_actor actor, int32_t detail, uint32_t until,
+                                  bool while_there)
 {
-    struct request_handle request = {.actor = actor, .detail = detail};
+    struct request_handle request = {.actor = actor, .detail = detail, .while_there = while_there};
     uint32_t record;
     const void *answer;
     uint64_t bytes;
@@ -156,10 +157,17 @@ static enum moray_code tell(uint32_t kind, moray_actor actor, int32_t detail, ui
     return code;
 }
 
-/* A task that has the handle as an argument keeps the actor alive until it has ended. */
-enum moray_code actor_lend(moray_actor actor, uint32_t task)
+static enum moray_code tell(uint32_t kind, moray_actor actor, int32_t detail, uint32_t until)
 {
-    return actor.node ? tell(REQUEST_ACTOR_HOLD, actor, 1, task) : null_handle();
+    return tell_until(kind, actor, detail, until, false);
+}
+
+/* A task that has the handle as an argument keeps the actor alive until it has ended, an object that
+ * contains it as long as it is there. */
+enum moray_code actor_lend(moray_actor actor, uint32_t record, bool while_there)
+{
+    return actor.node ? tell_until(REQUEST_ACTOR_HOLD, actor, 1, record, while_there)
+                      : null_handle();
 }
 
 enum moray_code moray_actor_add(moray_actor actor)

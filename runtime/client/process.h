@@ -365,7 +365,7 @@ void arguments_pack(const struct moray_function *function, const struct moray_ar
                     unsigned count, const uint32_t *inputs, uint16_t mask, char *blob);
 struct answer_actor;
 enum moray_code actor_resolve(moray_actor actor, struct answer_actor *out);
-enum moray_code actor_lend(moray_actor actor, uint32_t task);
+enum moray_code actor_lend(moray_actor actor, uint32_t record, bool while_there);
 enum moray_code actor_room(moray_actor actor, const struct answer_actor *where);
 void actor_counts(moray_actor actor, const struct answer_actor *where, uint32_t index);
 void actor_posted(const struct answer_actor *where, uint32_t index);

@@ -64,7 +64,8 @@ struct request_handle {
     moray_actor actor;
     int32_t detail; /* hold: +1, -1; kill: restart allowed */
     uint32_t until; /* hold: record + 1 at whose end the hold ends; 0: none */
-    uint32_t until_generation, reserved;
+    uint32_t until_generation;
+    uint32_t while_there; /* … not at its end, but when it is freed: its bytes contain the handle */
 };
 
 struct request_name {              /* of an actor */

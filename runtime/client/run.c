@@ -181,6 +181,15 @@ static void insides_add(struct insides_list *list, const void *data, uint32_t of
         list->refs[list->head.count++] = ref;
 }
 
+static void inside_lend(const struct insides_list *list, const void *data, uint32_t offset)
+{
+    moray_actor actor;
+
+    memcpy(&actor, (const char *)data + offset, sizeof(actor));
+    if (actor.node)
+        (void)!actor_lend(actor, list->head.index, !list->head.until_ended);
+}
+
 OFF_TRIP enum moray_code insides_tell(uint32_t index, const struct moray_parameter *type,
                                       const void *data, bool until_ended)
 {
@@ -200,6 +209,8 @@ OFF_TRIP enum moray_code insides_tell(uint32_t index, const struct moray_paramet
         for (uint32_t k = 0; k < insides[i]->count; k++)
             if (insides[i]->members[k].kind == MORAY_KIND_FUTURE)
                 insides_add(&list, data, insides[i]->members[k].offset);
+            else
+                inside_lend(&list, data, insides[i]->members[k].offset);
     }
     if (!list.head.count)
         return MORAY_OK;

@@ -565,7 +565,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
          * it, and a call on its way holds it. */
         bool tells = !route->told;
         if (tells)
-            route_lend(route, index, generation);
+            route_lend(route, index, generation, false);
         if (route->waiting_count == route->waiting_capacity) {
             route->waiting_capacity = route->waiting_capacity ? route->waiting_capacity * 2 : 16;
             route->waiting =
@@ -708,7 +708,7 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
     }
     struct route *route = route_of(id_of(&request->actor));
     if (request->until && lane_find(&agent.lane, request->until - 1, request->until_generation))
-        route_lend(route, request->until - 1, request->until_generation);
+        route_lend(route, request->until - 1, request->until_generation, request->while_there);
     else if (request->detail > 0)
         route->holders[home / 64] |= (uint64_t)1 << home % 64;
     else

@@ -1,4 +1,5 @@
 #include "node/remote_inside.h"
+#include "node/routes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,8 +393,10 @@ void remote_free(uint32_t index, uint32_t generation)
     }
     if (atomic_load(&record->home_count))
         return;
-    if (flags & RECORD_CONTAINS)
+    if (flags & RECORD_CONTAINS) {
         requests_drop_contained(index);
+        route_object_gone(index, generation);
+    }
     if ((flags & (RECORD_TIED & ~RECORD_CONTAINS)) && agent.remote &&
         map_remove(&agent.remote->far, index, &far)) {
         uint32_t rank = (uint32_t)(far >> 32);

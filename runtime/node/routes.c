@@ -9,6 +9,7 @@
 
 struct lent {
     uint32_t route, record, generation;
+    bool while_there; /* not until its end */
 };
 
 struct route *route_of(uint64_t id)
@@ -39,14 +40,17 @@ static bool is_held(const struct route *route)
     return false;
 }
 
-void route_lend(struct route *route, uint32_t record, uint32_t generation)
+void route_lend(struct route *route, uint32_t record, uint32_t generation, bool while_there)
 {
     agent.lents =
         array_grown(agent.lents, agent.lent_count, &agent.lent_capacity, sizeof(*agent.lents));
     agent.lents[agent.lent_count++] =
-        (struct lent){(uint32_t)(route - agent.routes), record, generation};
+        (struct lent){(uint32_t)(route - agent.routes), record, generation, while_there};
     route->lent++;
-    lane_await(&agent.lane, record);
+    if (while_there) /* so that the agent frees it */
+        atomic_fetch_or(&lane_record(&agent.lane, record)->flags, RECORD_CONTAINS);
+    else
+        lane_await(&agent.lane, record);
 }
 
 /* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
@@ -62,7 +66,7 @@ static void lend_to_calls(struct route *route)
         if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
             record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
             lane_call(&agent.lane, record)->actor == number)
-            route_lend(route, i, life_generation(life));
+            route_lend(route, i, life_generation(life), false);
     }
 }
 
@@ -84,19 +88,35 @@ void route_tell_hold(struct route *route)
         remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
 }
 
+static void lent_end(uint32_t number)
+{
+    struct route *route = &agent.routes[agent.lents[number].route];
+
+    agent.lents[number] = agent.lents[--agent.lent_count];
+    route->lent--;
+    route_tell_hold(route);
+}
+
 void routes_look(void)
 {
     for (uint32_t i = 0; i < agent.lent_count;) {
         struct lent lent = agent.lents[i];
         struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
-        if (record && !life_ended(record_life(record))) {
+        if (record && (lent.while_there || !life_ended(record_life(record)))) {
             i++;
             continue;
         }
-        agent.lents[i] = agent.lents[--agent.lent_count];
-        agent.routes[lent.route].lent--;
-        route_tell_hold(&agent.routes[lent.route]);
+        lent_end(i);
     }
+}
+
+void route_object_gone(uint32_t record, uint32_t generation)
+{
+    for (uint32_t i = 0; i < agent.lent_count;)
+        if (agent.lents[i].record == record && agent.lents[i].generation == generation)
+            lent_end(i);
+        else
+            i++;
 }
 
 /* ---- What constructors take ---- */

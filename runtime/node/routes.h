@@ -38,8 +38,10 @@ struct route {
 /** The route of an actor, made if there is none. */
 struct route *route_of(uint64_t id);
 
-/** One more holder: the record, task or call, until it has ended. */
-void route_lend(struct route *route, uint32_t record, uint32_t generation);
+/** One more holder: the record, task or call, until it has ended; or, an object whose bytes contain the
+ *  handle, until it is freed, which route_object_gone() tells. */
+void route_lend(struct route *route, uint32_t record, uint32_t generation, bool while_there);
+void route_object_gone(uint32_t record, uint32_t generation);
 
 /** Tells rank 0 if the first hold has come or the last has gone. */
 void route_tell_hold(struct route *route);

@@ -320,6 +320,21 @@ static void each_thread_of_the_driver_is_a_submitter(void)
 
 /* ---- 24 ---- */
 
+typedef struct {
+    built_actor actor;
+} door;
+MORAY_REFS(door, actor);
+
+MORAY_TASK(door, gives_door, (built_actor, actor))
+{
+    return (door){actor};
+}
+
+MORAY_TASK(int32_t, adds_by_door, (int32_t, by), (door, open))
+{
+    return moray_take_as(int32_t, moray_call(built_add, open.actor, by));
+}
+
 static void state_lasts_and_handles_travel(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -352,6 +367,37 @@ static void a_task_lends_its_handle_until_it_ends(void)
     DEMAND_OK(moray_release(slow));
     DEMAND_OK(moray_actor_release(actor)); /* the pending task has it still */
     DEMAND_SAME(moray_take_as(int32_t, pending), 1);
+}
+
+/* An object keeps the actor whose handle its bytes contain; so does a call that has them as an argument. */
+static void a_handle_in_a_value_keeps_its_actor(void)
+{
+    for (int node = 0; node < node_count(); node++)
+        for (int how = 0; how < 3; how++) {
+            word key = say_number(how == 0 ? "24p" : how == 1 ? "24r" : "24a", node);
+            built_actor actor = moray_new_with((.on_rank = on_node(node)), built, key, 4);
+            door open = {actor};
+            char ended[40];
+            moray_ref slow = moray_call(after, 200, 5), kept, sum;
+            snprintf(ended, sizeof(ended), "%s ended", key.text);
+            if (how < 2) {
+                kept = how ? moray_call_with((.on_rank = on_node(node + 1)), gives_door, actor)
+                           : moray_put_value(door, open);
+                DEMAND_OK(moray_get_bytes(kept, NULL, 0, 0));
+                DEMAND_OK(moray_actor_release(actor));
+                law_sleep_ms(100);
+                DEMAND_SAME(counted(ended), 0);
+                sum = moray_call_with((.on_rank = on_node(node + 1)), adds_by_door, slow, kept);
+                DEMAND_SAME(moray_take_as(int32_t, sum), 9);
+                DEMAND_OK(moray_release(kept));
+            } else {
+                sum = moray_call_with((.on_rank = on_node(node + 1)), adds_by_door, slow, open);
+                DEMAND_OK(moray_actor_release(actor));
+                DEMAND_SAME(moray_take_as(int32_t, sum), 9);
+            }
+            DEMAND(count_becomes(ended, 1));
+            DEMAND_OK(moray_release(slow));
+        }
 }
 
 /* ---- 25 ---- */
@@ -918,6 +964,7 @@ static const struct law laws[] = {
      large_arguments_travel_or_are_refused, 20},
     {"line 24: state lasts, and handles travel", state_lasts_and_handles_travel, 20},
     {"line 24: a task lends its handle until it ends", a_task_lends_its_handle_until_it_ends, 10},
+    {"line 24: a handle in a value keeps its actor", a_handle_in_a_value_keeps_its_actor, 30},
     {"line 25: a method's error leaves the actor usable", a_methods_error_leaves_the_actor_usable,
      10},
     {"line 25: a constructor's error makes every call fail with it",
