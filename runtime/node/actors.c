@@ -707,14 +707,19 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
         return;
     }
     struct route *route = route_of(id_of(&request->actor));
-    if (request->until && lane_find(&agent.lane, request->until - 1, request->until_generation))
-        route_lend(route, request->until - 1, request->until_generation, request->while_there);
-    else if (request->detail > 0)
+    if (request->until) {
+        if (lane_find(&agent.lane, request->until - 1, request->until_generation))
+            route_lend(route, request->until - 1, request->until_generation, request->while_there);
+    } else if (request->detail > 0)
         route->holders[home / 64] |= (uint64_t)1 << home % 64;
     else
         route->holders[home / 64] &= ~((uint64_t)1 << home % 64);
-    route_tell_hold(route);
-    agent_answer(index, NULL, 0);
+    route_tell_hold(route); /* on rank 0 other routes may be made meanwhile */
+    route = route_of(id_of(&request->actor));
+    if (request->detail > 0)
+        route_answer_heard(route, index);
+    else
+        agent_answer(index, NULL, 0);
 }
 
 void node_actors_tick(void)

@@ -82,10 +82,44 @@ void route_tell_hold(struct route *route)
     if (held == route->told)
         return;
     route->told = held;
-    if (agent.is_head)
+    if (agent.is_head) {
         head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
-    else
-        remote_head_ask(RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
+        return;
+    }
+    route->unheard++;
+    remote_head_ask((uint64_t)(route - agent.routes + 1) << 32 | RECORD_NONE, REQUEST_ACTOR_HOLD,
+                    &word, sizeof(word));
+}
+
+static struct asking { /* a request that is answered when rank 0 has heard of its hold */
+    uint32_t route, record;
+} * askings;
+static uint32_t asking_count, asking_capacity;
+
+void route_answer_heard(struct route *route, uint32_t index)
+{
+    if (!route->unheard) {
+        agent_answer(index, NULL, 0);
+        return;
+    }
+    askings = array_grown(askings, asking_count, &asking_capacity, sizeof(*askings));
+    askings[asking_count++] = (struct asking){(uint32_t)(route - agent.routes), index};
+}
+
+void route_heard(uint32_t number)
+{
+    if (number >= agent.route_count || !agent.routes[number].unheard ||
+        --agent.routes[number].unheard)
+        return;
+    for (uint32_t i = 0; i < asking_count;) {
+        struct asking asking = askings[i];
+        if (asking.route != number) {
+            i++;
+            continue;
+        }
+        askings[i] = askings[--asking_count];
+        agent_answer(asking.record, NULL, 0);
+    }
 }
 
 static void lent_end(uint32_t number)
@@ -200,6 +234,9 @@ void routes_end(void)
     free(agent.routes);
     free(agent.lents);
     free(startings);
+    free(askings);
+    askings = NULL;
+    asking_count = asking_capacity = 0;
     startings = NULL;
     starting_count = starting_capacity = 0;
     agent.routes = NULL;

@@ -400,6 +400,20 @@ static void a_handle_in_a_value_keeps_its_actor(void)
         }
 }
 
+/* The call ends, and with it what its argument held: by then it is known that the result holds the actor. */
+static void a_handle_is_never_held_by_nobody_on_its_way(void)
+{
+    for (int i = 0; i < 60; i++) {
+        built_actor actor = moray_new_with((.on_rank = on_node(i)), built, say_number("24h", i), 4);
+        moray_ref open = moray_call_with((.on_rank = on_node(i / 2 + 1)), gives_door, actor);
+        DEMAND_OK(moray_actor_release(actor));
+        DEMAND_OK(moray_get_bytes(open, NULL, 0, 0));
+        moray_ref sum = moray_call_with((.on_rank = on_node(i + 2)), adds_by_door, 5, open);
+        DEMAND_OK(moray_release(open));
+        DEMAND_SAME(moray_take_as(int32_t, sum), 9);
+    }
+}
+
 /* ---- 25 ---- */
 
 static void a_methods_error_leaves_the_actor_usable(void)
@@ -965,6 +979,8 @@ static const struct law laws[] = {
     {"line 24: state lasts, and handles travel", state_lasts_and_handles_travel, 20},
     {"line 24: a task lends its handle until it ends", a_task_lends_its_handle_until_it_ends, 10},
     {"line 24: a handle in a value keeps its actor", a_handle_in_a_value_keeps_its_actor, 30},
+    {"line 24: a handle is never held by nobody on its way",
+     a_handle_is_never_held_by_nobody_on_its_way, 30},
     {"line 25: a method's error leaves the actor usable", a_methods_error_leaves_the_actor_usable,
      10},
     {"line 25: a constructor's error makes every call fail with it",
