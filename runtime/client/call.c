@@ -144,11 +144,12 @@ ON_TRIP_THERE void arguments_pack(const struct moray_function *function,
 
 static enum moray_code cores_check(double cores, uint32_t *out)
 {
-    if (!(cores >= 0) || cores > CORES_MAX / CORES_ONE)
-        return last_set(MORAY_INVALID, "cores = %g: takes fractions from 0.0001 up", cores);
-    *out = (uint32_t)llround(cores * CORES_ONE);
-    if (cores > 0 && *out == 0)
-        return last_set(MORAY_INVALID, "cores = %g: the least fraction is 0.0001", cores);
+    bool is_number = cores >= 0 && cores <= CORES_MAX / CORES_ONE;
+
+    *out = is_number ? (uint32_t)llround(cores * CORES_ONE) : 0;
+    if (!is_number || (cores > 0 && *out == 0))
+        return last_set(MORAY_INVALID, "cores = %g: takes 0.0001 to %d, in steps of 0.0001", cores,
+                        CORES_MAX / CORES_ONE);
     return MORAY_OK;
 }
 

@@ -18,6 +18,30 @@ struct moray_subscription {
 
 static uint32_t question_open(moray_subscription *subscription);
 
+/* The last story is of this key: who told it did not know. */
+static enum moray_code kv_failed(enum moray_code code, const char *space, const char *key)
+{
+    struct moray_error why;
+    const char *story;
+
+    moray_last(&story);
+    snprintf(why.text, sizeof(why.text), "%s", story);
+    return last_set(code, "key \"%.80s\" of \"%.80s\": %s", key, space, why.text);
+}
+
+static enum moray_code kv_check(const void *expected, size_t expected_size, const void *value,
+                                size_t size)
+{
+    if (!value && size)
+        return last_set(MORAY_INVALID, "a null value of %zu bytes", size);
+    if (!expected && expected_size)
+        return last_set(MORAY_INVALID, "a null expected value of %zu bytes", expected_size);
+    if (size > VALUE_BYTES_MAX || expected_size > VALUE_BYTES_MAX)
+        return last_set(MORAY_INVALID, "a value of %zu bytes; at most 1 MiB: put what is larger",
+                        size > expected_size ? size : expected_size);
+    return MORAY_OK;
+}
+
 static enum moray_code kv_call(enum request_kv_operation operation, unsigned flags,
                                const char *space, const char *key, const void *expected,
                                size_t expected_size, const void *value, size_t size, int64_t delta,
@@ -28,12 +52,12 @@ static enum moray_code kv_call(enum request_kv_operation operation, unsigned fla
     uint64_t answer_bytes;
     const void *bytes;
     char *at;
+    enum moray_code code;
 
-    if (!space || !key || (!value && size) || (!expected && expected_size))
-        return last_set(MORAY_INVALID, "a null namespace, key or value");
-    if (size > VALUE_BYTES_MAX || expected_size > VALUE_BYTES_MAX)
-        return last_set(MORAY_INVALID, "a value of %zu bytes; at most 1 MiB: put what is larger",
-                        size > expected_size ? size : expected_size);
+    if (!space || !key)
+        return last_set(MORAY_INVALID, "a null %s", space ? "key" : "namespace");
+    if ((code = kv_check(expected, expected_size, value, size)) != MORAY_OK)
+        return kv_failed(code, space, key);
     size_t all = sizeof(*request) + space_bytes + key_bytes + expected_size + size;
     request = malloc(all);
     if (!request)
@@ -53,11 +77,10 @@ static enum moray_code kv_call(enum request_kv_operation operation, unsigned fla
         memcpy(at + key_bytes, expected, expected_size);
     if (size)
         memcpy(at + key_bytes + expected_size, value, size);
-    enum moray_code code =
-        request_call(REQUEST_KV, request, (uint32_t)all, record, &bytes, &answer_bytes);
+    code = request_call(REQUEST_KV, request, (uint32_t)all, record, &bytes, &answer_bytes);
     *answer = bytes;
     free(request);
-    return code;
+    return code == MORAY_OK ? code : kv_failed(code, space, key);
 }
 
 static enum moray_code kv_simple(enum request_kv_operation operation, unsigned flags,
@@ -116,7 +139,11 @@ enum moray_code moray_kv_get(const char *space, const char *key, void *value, si
 
     if (code != MORAY_OK)
         return code;
-    code = kv_call(KV_GET, 0, space, key, NULL, 0, NULL, 0, 0, &record, &answer);
+    if (!value && room)
+        code = last_set(MORAY_INVALID, "moray_kv_get into a null pointer with room for %zu bytes",
+                        room);
+    else
+        code = kv_call(KV_GET, 0, space, key, NULL, 0, NULL, 0, 0, &record, &answer);
     if (code == MORAY_OK) {
         size_t bytes = answer->bytes;
         if (bytes)
@@ -124,8 +151,9 @@ enum moray_code moray_kv_get(const char *space, const char *key, void *value, si
         if (size)
             *size = bytes;
         if (bytes > room)
-            code =
-                last_set(MORAY_FULL, "the value has %zu bytes, there is room for %zu", bytes, room);
+            code = kv_failed(
+                last_set(MORAY_FULL, "the value has %zu bytes, there is room for %zu", bytes, room),
+                space, key);
         request_done(record);
     }
     leave();
@@ -304,9 +332,10 @@ enum moray_code moray_next(moray_subscription *subscription, void *data, size_t 
 
     if (code != MORAY_OK)
         return code;
-    if (!subscription) {
+    if (!subscription || (!data && room)) {
         leave();
-        return last_set(MORAY_INVALID, "moray_next of a null subscription");
+        return last_set(MORAY_INVALID, "moray_next %s",
+                        subscription ? "into a null pointer with room" : "of a null subscription");
     }
     if (subscription->kept)
         code = hand_over(subscription, &subscription->kept_head, subscription->kept, data, room,

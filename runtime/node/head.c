@@ -115,16 +115,16 @@ static void kv_get_one(uint32_t rank, uint64_t token, struct kv_span space, stru
     struct kv_value value = kv_get(agent.head->kv, space, key);
 
     if (!value.version) {
-        char text[200];
-        snprintf(text, sizeof(text), "no key \"%.*s\" in the namespace \"%.*s\"",
-                 key.bytes > 60 ? 60 : (int)key.bytes, (const char *)key.data,
-                 space.bytes > 60 ? 60 : (int)space.bytes, (const char *)space.data);
-        reply(rank, token, MORAY_NOT_FOUND, text, strlen(text) + 1);
+        static const char text[] = "there is no such key"; /* the asker names it */
+        reply(rank, token, MORAY_NOT_FOUND, text, sizeof(text));
         return;
     }
     struct answer_kv *answer = malloc(sizeof(*answer) + value.value.bytes);
-    if (!answer)
+    if (!answer) {
+        static const char text[] = "rank 0 has no memory for the answer";
+        reply(rank, token, MORAY_NO_MEMORY, text, sizeof(text));
         return;
+    }
     *answer = (struct answer_kv){.bytes = value.value.bytes};
     if (value.value.bytes)
         memcpy(answer + 1, value.value.data, value.value.bytes);
@@ -166,7 +166,7 @@ static void kv_request(uint32_t rank, uint64_t token, const void *bytes, uint32_
     case KV_DELETE:
         kv_delete(agent.head->kv, space, key, &version);
         if (!version)
-            error_set(&error, MORAY_NOT_FOUND, "no such key to delete");
+            error_set(&error, MORAY_NOT_FOUND, "there is no such key");
         break;
     case KV_ADD:
         (void)!kv_add(agent.head->kv, space, key, request->delta, &answer.sum, &version, &error);

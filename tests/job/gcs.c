@@ -134,6 +134,50 @@ static void keys_are_put_got_and_deleted(void)
     free(large);
 }
 
+static void an_error_names_key_and_namespace(void)
+{
+    char value[8], *keys;
+    int64_t sum;
+
+    DEMAND_OK(moray_kv_put("town", "mayor", "abc", 3, 0));
+    for (int i = 0; i < 6; i++) {
+        enum moray_code code = i == 0   ? moray_kv_put("town", "mayor", "x", 1, MORAY_IF_ABSENT)
+                               : i == 1 ? moray_kv_get("town", "mayor", value, 2, NULL)
+                               : i == 2 ? moray_kv_add("town", "mayor", 1, &sum)
+                               : i == 3 ? moray_kv_swap("town", "mayor", "d", 1, "e", 1)
+                               : i == 4 ? moray_kv_put("town", "mayor", "x", 2 << 20, 0)
+                                        : moray_kv_put("town", "mayor", NULL, 8, 0);
+        DEMAND(code != MORAY_OK);
+        DEMAND_NAMES(last_story(), "key \"mayor\" of \"town\": ");
+    }
+    DEMAND_OK(moray_kv_delete("town", "mayor"));
+    DEMAND_CODE(moray_kv_delete("town", "mayor"), MORAY_NOT_FOUND);
+    DEMAND_NAMES(last_story(), "key \"mayor\" of \"town\": ");
+    DEMAND_CODE(moray_kv_get("town", "mayor", value, 8, NULL), MORAY_NOT_FOUND);
+    DEMAND_NAMES(last_story(), "key \"mayor\" of \"town\": ");
+    DEMAND_CODE(moray_kv_get("town", "mayor", NULL, 8, NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "null pointer");
+    DEMAND_CODE(moray_kv_put("town", NULL, "x", 1, 0), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "null key");
+    DEMAND_CODE(moray_kv_list(NULL, "m", &keys, NULL), MORAY_INVALID);
+    DEMAND_NAMES(last_story(), "null namespace");
+    DEMAND_CODE(moray_kv_list("town", "m", NULL, NULL), MORAY_INVALID);
+}
+
+static void a_message_needs_a_place(void)
+{
+    moray_subscription *subscription;
+    char data[8];
+    size_t size;
+
+    DEMAND_OK(moray_subscribe("placeless", &subscription));
+    DEMAND_OK(moray_publish("placeless", "four", 4));
+    DEMAND_CODE(moray_next(subscription, NULL, 8, &size, NULL, 5000), MORAY_INVALID);
+    DEMAND_OK(moray_next(subscription, data, sizeof(data), &size, NULL, 5000));
+    DEMAND(size == 4 && !memcmp(data, "four", 4));
+    moray_unsubscribe(subscription);
+}
+
 static void keys_are_listed_by_prefix(void)
 {
     char *keys, key[24];
@@ -387,6 +431,8 @@ static void nothing_is_kept_for_a_process_that_ended(void)
 
 static const struct law laws[] = {
     {"line 43: keys are put, got and deleted", keys_are_put_got_and_deleted, 10},
+    {"line 43: an error names key and namespace", an_error_names_key_and_namespace, 10},
+    {"line 43: a message needs a place", a_message_needs_a_place, 15},
     {"line 43: keys are listed by prefix", keys_are_listed_by_prefix, 20},
     {"line 43: counters add in one step", counters_add_in_one_step, 20},
     {"line 43: compare and swap is one step", swaps_are_one_step, 20},

@@ -528,6 +528,7 @@ static void resources_are_checked_at_the_call(void)
         DEMAND(none.owner == 0);
         DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
         DEMAND_NAMES(last_story(), "cores");
+        DEMAND_NAMES(last_story(), "0.0001 to 100000");
     }
     none = moray_call_with((.cores = 5000), add, 1, 1); /* no node could ever meet it */
     DEMAND(none.owner == 0);
