@@ -7,7 +7,8 @@
  *
  * The first demand that fails ends its law with file, line and the last story; the others still run.
  * A law that takes longer than its limit is named, and ends the job. A text on the command line picks
- * the laws whose names contain it. laws.sh runs the programs, and demands that nothing is left in use.
+ * the laws whose names contain it; to pick none is a failure. laws.sh runs the programs, and demands that
+ * nothing is left in use.
  * Who calls: the programs beside this file. Threads: the driver's first thread alone demands.
  */
 #ifndef MORAY_TESTS_JOB_LAW_H
@@ -240,6 +241,11 @@ static unsigned laws_run(const char *pick, const struct law *laws, size_t count)
         laws[i].run();
         printf("ok %u - %s # %" PRIu64 " ms\n", law_number, law_name, law_ms() - begin);
         fflush(stdout);
+    }
+    if (law_number == 0) {
+        printf("not ok 1 - a law is picked\n# no law's name contains \"%s\"\n", pick ? pick : "");
+        fflush(stdout);
+        failed++;
     }
     law_name = "moray_finalize";
     alarm(20 * factor);
