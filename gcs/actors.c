@@ -72,11 +72,10 @@ static void leave_node(struct actors *actors, struct actor *actor, bool tell_sch
     actor_record_touch(actors, actor);
 }
 
-static void choose_node(struct actors *actors, struct actor *actor, uint32_t avoid)
+static void choose_node(struct actors *actors, struct actor *actor)
 {
     assert(!actor->has_node && !actor->waiting);
     actor->choosing = actor->choose = true;
-    actor->avoid = avoid;
     actor_record_touch(actors, actor);
 }
 
@@ -216,7 +215,7 @@ void actors_refused(struct actors *actors, uint64_t id, uint32_t incarnation)
     if (actor->holders.held == 0)
         die(actors, actor, MORAY_ACTOR_DIED, "all its handles were released");
     else
-        choose_node(actors, actor, actor->node);
+        choose_node(actors, actor);
 }
 
 void actors_exited(struct actors *actors, uint64_t id, uint32_t incarnation, bool clean,
@@ -286,7 +285,7 @@ size_t actors_room(struct actors *actors, size_t count)
     while (count-- > 0 && actors->waiting.first != INDEX_NONE) {
         struct actor *actor = &actors->records[actors->waiting.first];
         leave_waiting(actors, actor);
-        choose_node(actors, actor, NOBODY);
+        choose_node(actors, actor);
     }
     for (uint32_t at = actors->waiting.first; at != INDEX_NONE;
          at = actors->records[at].waiting_next)
@@ -326,7 +325,7 @@ static void node_lost(struct actors *actors, struct actor *actor)
     }
     if (actor->state == ACTORS_PLACING)
         actor->state = ACTORS_PENDING;
-    choose_node(actors, actor, NOBODY);
+    choose_node(actors, actor);
 }
 
 void actors_rank_lost(struct actors *actors, uint32_t rank, uint64_t now_ns)
@@ -445,7 +444,7 @@ enum moray_code actors_create(struct actors *actors, const struct actors_spec *s
     code = actor_record_make(actors, spec, &actor, error);
     if (code != MORAY_OK)
         return code;
-    choose_node(actors, actor, NOBODY);
+    choose_node(actors, actor);
     *id = spec->id;
     return MORAY_OK;
 }
@@ -478,7 +477,7 @@ static bool take_due(struct actor *actor, const bool *lost, struct actors_action
         actor->release = false;
     } else if (actor->choose) {
         due.kind = ACTORS_CHOOSE;
-        due.rank = actor->avoid;
+        due.rank = NOBODY;
         actor->choose = false;
     } else if (actor->start) {
         due.kind = ACTORS_START;

@@ -98,8 +98,8 @@ struct actors_line { /* what is known of an actor; pointers are borrowed until t
 
 struct actors_action {
     enum {
-        ACTORS_CHOOSE,  /* ask the global scheduler for a node; `rank` has just refused it
-                           (UINT32_MAX: none has); answer: actors_placed() or actors_unplaced() */
+        ACTORS_CHOOSE,  /* ask the global scheduler for a node (`rank` is UINT32_MAX); answer:
+                           actors_placed() or actors_unplaced() */
         ACTORS_START,   /* rank: make process `incarnation`, run the constructor */
         ACTORS_FINISH,  /* rank: finish the queue, run the shutdown function, exit */
         ACTORS_STOP,    /* rank: kill the process `incarnation` */

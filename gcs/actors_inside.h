@@ -37,7 +37,6 @@ struct actor {
     /* Actions that are due; actors_next() takes them in this order. */
     bool stop, release, choose, start, finish;
     uint32_t release_rank;
-    uint32_t avoid;   /* for CHOOSE */
     uint32_t tell_at; /* holders from here on may have to be told */
     bool dirty;       /* in the list of those that may have something due */
 

@@ -76,7 +76,8 @@ MORAY_MUST_CHECK enum moray_code pubsub_publish(struct pubsub *pubsub, const voi
  *  harmless. Errors: false if there is no such subscriber, or nothing so new was sent to it. */
 bool pubsub_acknowledge(struct pubsub *pubsub, const struct pubsub_who *who, uint64_t sequence);
 
-/** All subscriptions of a process, or of a rank, end. */
+/** All subscriptions of a process, or of a rank, end. (Until jobs survive the loss of a rank, nobody but
+ *  tests asks for the second.) */
 void pubsub_process_gone(struct pubsub *pubsub, uint32_t rank, uint32_t slot);
 void pubsub_rank_lost(struct pubsub *pubsub, uint32_t rank);
 
