@@ -1,6 +1,7 @@
 #!/bin/bash
 # An installed copy is whole: it is found by pkg-config, programs in C and C++ build against it and run
-# with the shared and with the static library, and nothing but moray_* can be seen in it.
+# with the shared and with the static library, and nothing but moray_* can be seen in it. Moray itself
+# builds with the other compiler too, and without one for C++.
 #
 #   test_install.sh BUILD SOURCE
 set -u
@@ -91,5 +92,20 @@ if [ -n "$seen" ] && [ -z "$foreign" ]; then
     tap_ok "the shared library shows moray_* only"
 else
     tap_fail "the shared library shows moray_* only" "$foreign"
+fi
+
+# The other compiler, every warning an error; and no C++ at all, which only a peer of the benchmarks and
+# tests need.
+other=clang
+command -v clang >/dev/null || other=gcc
+tap_run 60 "Meson takes a machine with $other and without a C++ compiler" \
+    env CC=$other CXX=/no/compiler meson setup "$work/other" "$source" -Dtests=disabled -Dwerror=true
+tap_run 400 "and all is built without a warning" ninja -C "$work/other"
+tap_output 30 "and runs" "$(sed -n 's/^section5 //p' "$source/apps/quickstart/test_quickstart.sh")" \
+    "$work/other/moray" run --quiet -n 2 "$work/other/apps/quickstart/section5"
+if [ -x "$work/other/apps/bench/bench" ] && [ ! -e "$work/other/apps/bench/peers/onetbb" ]; then
+    tap_ok "and the benchmarks are there but for that peer"
+else
+    tap_fail "and the benchmarks are there but for that peer" "$(ls -R "$work/other/apps/bench")"
 fi
 tap_done
