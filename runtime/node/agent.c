@@ -369,7 +369,6 @@ bool agent_settings_changed(struct moray_error *error)
 
     log_start((enum log_level)agent.settings.log, (int)agent.rank);
     node->attempts_default = (uint32_t)agent.settings.attempts;
-    node->spin_ns = agent.cores.may_spin ? (uint32_t)agent.settings.spin_us * 1000 : 0;
     if (agent.is_node && workers > agent_workers_max()) {
         error_set(error, MORAY_INVALID,
                   "rank 0 asks for MORAY_WORKERS=%u, but rank %u began with a MORAY_PROCESSES_MAX "
@@ -379,6 +378,7 @@ bool agent_settings_changed(struct moray_error *error)
     }
     if (agent.is_node && workers)
         agent_set_workers(workers);
+    node->spin_ns = agent_spin_ns();
     agent_read_chaos();
     return true;
 }

@@ -129,6 +129,7 @@ bool agent_watch(int fd, uint32_t tag);
 enum { WATCH_DOORBELL = 1, WATCH_ZYGOTE, WATCH_OUTPUT, WATCH_FABRIC, WATCH_SHARE, WATCH_LINK };
 
 bool agent_may_spin(void);
+uint32_t agent_spin_ns(void); /* MORAY_SPIN_US, or 0 where there are more workers than cores */
 /** Rank 0's settings have come: what can still change does. Returns false if it cannot be. */
 bool agent_settings_changed(struct moray_error *error);
 void agent_set_workers(uint32_t count); /* at most agent_workers_max() */

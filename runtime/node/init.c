@@ -163,6 +163,13 @@ static enum moray_code arena_make(struct moray_error *error)
     return MORAY_OK;
 }
 
+uint32_t agent_spin_ns(void)
+{
+    bool fits = !agent.is_node || agent.worker_count <= agent.cores.core_count;
+
+    return agent.cores.may_spin && fits ? (uint32_t)agent.settings.spin_us * 1000 : 0;
+}
+
 static void shared_fill(void)
 {
     struct lane_control *control = window_rw(agent.window, 0);
@@ -176,7 +183,7 @@ static void shared_fill(void)
     node->core_count = agent.worker_count;
     atomic_store(&node->job_workers, agent.worker_count);
     atomic_store(&node->nodes_known, agent.rank_count == 1);
-    node->spin_ns = agent.cores.may_spin ? (uint32_t)agent.settings.spin_us * 1000 : 0;
+    node->spin_ns = agent_spin_ns();
     node->attempts_default = agent.settings.attempts == MORAY_ENDLESS
                                  ? (uint32_t)MORAY_ENDLESS
                                  : (uint32_t)agent.settings.attempts;

@@ -73,6 +73,10 @@ void process_entry(void *context, const struct process_order *order)
     thread_owner = true;
     struct lane_control *control = window_rw(agent.window, 0);
     me.node = (struct node_shared *)control->node;
+    if (me.node->core_count > agent.cores.core_count && agent.cores.place_count) {
+        agent.cores.place_count = 0; /* more workers than cores: they float (topology.h) */
+        topology_bind(&agent.cores, -1);
+    }
     if (lane_attach(&me.lane, control, order->slot,
                     order->kind == PROCESS_ACTOR ? LANE_IS_ACTOR : LANE_IS_WORKER, process_wake,
                     NULL) != MORAY_OK)
