@@ -417,6 +417,18 @@ ON_TRIP_BACK enum moray_code moray_release(moray_ref ref)
     return code;
 }
 
+/* Whoever lent it, elsewhere, may let it go once the caller says that it is held. */
+static void hold_heard(moray_ref ref)
+{
+    uint32_t record;
+    const void *answer;
+    uint64_t bytes;
+
+    if (ref.owner != me.owner &&
+        request_call(REQUEST_HEARD, &ref, 0, &record, &answer, &bytes) == MORAY_OK)
+        request_done(record);
+}
+
 enum moray_code moray_hold(moray_ref ref)
 {
     enum moray_code code = enter();
@@ -428,6 +440,7 @@ enum moray_code moray_hold(moray_ref ref)
     if (code == MORAY_OK) {
         hold_take(index);
         ref_done(ref, index, false);
+        hold_heard(ref);
     }
     leave();
     return code;
@@ -450,6 +463,7 @@ enum moray_code moray_keep(moray_ref ref)
         /* One more for the process, which the frame does not know of. */
         lane_hold(&me.lane, index);
         ref_done(ref, index, false);
+        hold_heard(ref);
     }
     leave();
     return code;

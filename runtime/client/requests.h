@@ -24,6 +24,7 @@ enum request_kind {
     REQUEST_POSSIBLE, /* request_need: could any node run it? */
     REQUEST_SETUP,    /* moray_setup on all ranks */
     REQUEST_CANCEL,   /* request_record: its task is another rank's, or was sent to one */
+    REQUEST_HEARD,    /* an answer once others have heard of what this rank took on them before */
 };
 
 /* Between ranks: the arguments of a call, all of a request, an answer. Each goes in one message. */

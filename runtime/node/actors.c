@@ -714,10 +714,9 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
         route->holders[home / 64] |= (uint64_t)1 << home % 64;
     else
         route->holders[home / 64] &= ~((uint64_t)1 << home % 64);
-    route_tell_hold(route); /* on rank 0 other routes may be made meanwhile */
-    route = route_of(id_of(&request->actor));
+    route_tell_hold(route);
     if (request->detail > 0)
-        route_answer_heard(route, index);
+        requests_answer_heard(index);
     else
         agent_answer(index, NULL, 0);
 }

@@ -167,6 +167,8 @@ void requests_take(uint32_t index, uint32_t generation);
 void requests_drop_contained(uint32_t index);
 /** Calls that have ended let go what was inside of their values. */
 void requests_look(void);
+/** Answers with nothing, once others have heard of all that this rank has taken by now (node/words.h). */
+void requests_answer_heard(uint32_t index);
 void requests_end(void);
 
 /* ---- actors.c ---- */

@@ -9,7 +9,7 @@
 #include "node/agent.h"
 #include "node/head.h"
 #include "node/remote.h"
-#include "node/routes.h"
+#include "node/words.h"
 
 /*
  * Rank 0's side of the GCS: drives the pure machines and carries their actions out. Requests come from
@@ -406,9 +406,10 @@ void head_answered(uint64_t token, enum moray_code code, const void *bytes, uint
     uint32_t index = (uint32_t)token;
     struct record *record;
 
-    if (index == RECORD_NONE) { /* no process waits for it */
-        if (token >> 32)
-            route_heard((uint32_t)(token >> 32) - 1);
+    if (index == RECORD_NONE) /* nobody waits for it */
+        return;
+    if (index == WORD_TOKEN) {
+        word_heard((uint32_t)(token >> 32));
         return;
     }
     record = lane_find(&agent.lane, index, (uint32_t)(token >> 32));

@@ -311,6 +311,9 @@ const char *message_wrong(const struct item *item, uint32_t from, const struct m
     case ITEM_NODES:
         return has_fields(&in, sizeof(struct item_hello) * world->rank_count) ? NULL : length;
     case ITEM_BORROW:
+        return has_fields(&in, sizeof(struct item_borrow)) ? NULL : length;
+    case ITEM_HEARD:
+        return has_fields(&in, sizeof(struct item_heard)) ? NULL : length;
     case ITEM_FREE:
         return has_fields(&in, sizeof(struct item_object)) ? NULL : length;
     case ITEM_CANCEL:

@@ -23,7 +23,7 @@ enum item_kind {
     ITEM_TASK,      /* owner -> node: run this */
     ITEM_CALL,      /* caller's rank -> actor's rank */
     ITEM_RESULT,    /* node -> owner: it has ended */
-    ITEM_BORROW,    /* rank -> owner: I have a reference of yours; answer with OBJECT */
+    ITEM_BORROW,    /* rank -> owner: I have a reference of yours; answer with HEARD, and OBJECT */
     ITEM_OBJECT,    /* owner -> borrower: what it is, where it lies */
     ITEM_RELEASE,   /* borrower -> owner: `count` holds are gone */
     ITEM_FREE,      /* owner -> node that keeps the bytes of a result */
@@ -41,6 +41,7 @@ enum item_kind {
     ITEM_END,       /* 0 -> all: the job ends */
     ITEM_STARTS,    /* node -> creator of an actor: what its constructor takes is held here */
     ITEM_CANCEL,    /* rank -> owner, owner -> nodes: this task, if it is still queued with you */
+    ITEM_HEARD,     /* owner -> borrower: it is held for you */
 };
 
 struct item {
@@ -91,8 +92,18 @@ struct item_result { /* then `count` values with their bytes */
     uint32_t count, reserved;
 };
 
-struct item_object {            /* BORROW; FREE */
+struct item_object {            /* FREE */
     uint32_t index, generation; /* the owner's */
+};
+
+struct item_borrow {
+    uint32_t index, generation; /* the owner's */
+    uint32_t word,
+        reserved; /* the borrower's number for it (node/words.h), which HEARD gives back */
+};
+
+struct item_heard {
+    uint32_t word, reserved;
 };
 
 struct item_told { /* OBJECT; then a value with its bytes */

@@ -11,6 +11,7 @@
 #include "base/time.h"
 #include "node/head.h"
 #include "node/share.h"
+#include "node/words.h"
 #include "sched/policy/local.h"
 #include "store/arena/window.h"
 
@@ -356,10 +357,15 @@ void remote_word(uint32_t rank, uint32_t kind, const void *bytes, uint32_t count
     send_ask(rank, ITEM_WORD, 0, kind, bytes, count);
 }
 
+static void starts_say(const struct word_act *act)
+{
+    *(struct item_starts *)out_item(act->with[0], ITEM_STARTS, sizeof(struct item_starts)) =
+        (struct item_starts){pair(act->with[1], act->with[2])};
+}
+
 void remote_tell_starts(uint32_t rank, uint64_t actor)
 {
-    *(struct item_starts *)out_item(rank, ITEM_STARTS, sizeof(struct item_starts)) =
-        (struct item_starts){actor};
+    words_then((struct word_act){starts_say, {rank, (uint32_t)(actor >> 32), (uint32_t)actor}});
 }
 
 static void take_ask(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
@@ -442,6 +448,12 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
     case ITEM_CANCEL:
         tasks_take_cancel(rank, in);
         break;
+    case ITEM_HEARD: {
+        const struct item_heard *heard = bytes_take(in, sizeof(*heard));
+        if (heard)
+            word_heard(heard->word);
+        break;
+    }
     case ITEM_STARTS: {
         const struct item_starts *starts = bytes_take(in, sizeof(*starts));
         if (starts)
@@ -849,6 +861,7 @@ void remote_stop(bool clean)
     agent.fabric = NULL;
     objects_end();
     tasks_end();
+    words_end();
     moves_end();
     for (uint32_t rank = 0; rank < agent.rank_count; rank++)
         free(remote_peers[rank].out.bytes);

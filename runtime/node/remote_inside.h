@@ -58,7 +58,7 @@ bool out_flush(void);
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in);
 void tasks_take_cancel(uint32_t rank, struct bytes_reader *in);
 void tasks_take_result(uint32_t rank, struct bytes_reader *in);
-void tasks_ended(uint32_t index, uint32_t generation, uint64_t owner);
+void tasks_ended(uint32_t index, uint32_t generation);
 bool tasks_send(uint32_t rank, uint32_t index);
 void tasks_forget(uint32_t index);
 void tasks_end(void);
@@ -73,6 +73,8 @@ void value_take(uint32_t index, const struct value *value, const void *bytes, bo
 /** Whom the record of this generation stands for; NULL: for nobody. Borrowed while it is held. */
 const struct name *stand_in_name(uint32_t index, uint32_t generation);
 uint32_t stand_in_make(const struct name *name, bool counted);
+/** Lets holds at the owner go. */
+void objects_release(const struct name *name, uint32_t count);
 void objects_take_object(uint32_t rank, struct bytes_reader *in);
 void objects_take_borrow(uint32_t rank, struct bytes_reader *in);
 void objects_take_release(uint32_t rank, struct bytes_reader *in);

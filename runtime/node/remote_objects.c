@@ -1,5 +1,6 @@
 #include "node/remote_inside.h"
 #include "node/routes.h"
+#include "node/words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -318,8 +319,8 @@ uint32_t stand_in_make(const struct name *name, bool counted)
     map_set(&agent.remote->stand_ins, key_of(name), index);
     map_set(&details, index, (uint64_t)(uintptr_t)stand_in);
     if (!counted)
-        *(struct item_object *)out_item(name->owner - 1, ITEM_BORROW, sizeof(struct item_object)) =
-            (struct item_object){name->index, name->generation};
+        *(struct item_borrow *)out_item(name->owner - 1, ITEM_BORROW, sizeof(struct item_borrow)) =
+            (struct item_borrow){name->index, name->generation, (uint32_t)word_said(), 0};
     return index;
 }
 
@@ -349,6 +350,24 @@ static void stand_in_unlink(const struct stand_in *stand_in, uint32_t index)
         map_remove(&agent.remote->stand_ins, key_of(&stand_in->name), NULL);
 }
 
+static void release_say(const struct word_act *act)
+{
+    *(struct item_release *)out_item(act->with[0], ITEM_RELEASE, sizeof(struct item_release)) =
+        (struct item_release){act->with[1], act->with[2], act->with[3], 0};
+}
+
+void objects_release(const struct name *name, uint32_t count)
+{
+    words_then(
+        (struct word_act){release_say, {name->owner - 1, name->index, name->generation, count}});
+}
+
+static void free_say(const struct word_act *act)
+{
+    *(struct item_object *)out_item(act->with[0], ITEM_FREE, sizeof(struct item_object)) =
+        (struct item_object){act->with[1], 0};
+}
+
 static void stand_in_end(uint32_t index)
 {
     struct record *record = record_at(index);
@@ -359,9 +378,7 @@ static void stand_in_end(uint32_t index)
     stand_in_unlink(stand_in, index);
     map_remove(&details, index, NULL);
     if (stand_in->count)
-        *(struct item_release *)out_item(stand_in->name.owner - 1, ITEM_RELEASE,
-                                         sizeof(struct item_release)) = (struct item_release){
-            stand_in->name.index, stand_in->name.generation, stand_in->count, 0};
+        objects_release(&stand_in->name, stand_in->count);
     free(stand_in);
     room_next_ns = 0;
     map_remove(&agent.remote->far, index, NULL);
@@ -403,8 +420,7 @@ void remote_free(uint32_t index, uint32_t generation)
         if (rank == agent.rank)
             drop_own((uint32_t)far);
         else
-            *(struct item_object *)out_item(rank, ITEM_FREE, sizeof(struct item_object)) =
-                (struct item_object){(uint32_t)far, 0};
+            words_then((struct word_act){free_say, {rank, (uint32_t)far}});
     }
     atomic_fetch_and(&record->flags, (uint16_t)~RECORD_TIED);
     lane_look(&agent.lane, index);
@@ -464,8 +480,6 @@ void objects_ended(uint32_t index, uint32_t generation)
 
 void remote_ended(uint32_t index, uint32_t generation)
 {
-    uint64_t *number;
-
     if (!agent.remote)
         return;
     uint64_t *fetch = map_get(&agent.remote->fetching, index);
@@ -476,17 +490,18 @@ void remote_ended(uint32_t index, uint32_t generation)
     if (wants && (record_flags(record_at(index)) & RECORD_RESULT_FAR))
         pull_start(index, RECORD_NONE, false);
     objects_ended(index, generation);
-    number = map_get(&agent.remote->executing, index);
-    if (number)
-        tasks_ended(index, generation, *number);
+    if (map_get(&agent.remote->executing, index))
+        tasks_ended(index, generation);
 }
 
 void objects_take_borrow(uint32_t rank, struct bytes_reader *in)
 {
-    const struct item_object *item = bytes_take(in, sizeof(*item));
+    const struct item_borrow *item = bytes_take(in, sizeof(*item));
 
     if (!item)
         return;
+    *(struct item_heard *)out_item(rank, ITEM_HEARD, sizeof(struct item_heard)) =
+        (struct item_heard){item->word, 0};
     if (!lane_find(&agent.lane, item->index, item->generation)) {
         struct item_told *answer =
             out_item(rank, ITEM_OBJECT, (uint32_t)(sizeof(*answer) + sizeof(struct value)));

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "client/requests.h"
+#include "node/words.h"
 
 /*
  * Tasks and calls that run on another node, and their results.
@@ -295,9 +296,7 @@ static void task_refuse(uint32_t rank, const struct item_task *task, const uint3
         if (i < taken)
             drop_own(inputs[i]);
         else if (name->owner && name->owner != agent.rank + 1)
-            *(struct item_release *)out_item(name->owner - 1, ITEM_RELEASE,
-                                             sizeof(struct item_release)) =
-                (struct item_release){name->index, name->generation, 1, 0};
+            objects_release(name, 1);
     }
     answer_failed(rank, task, code, story);
 }
@@ -517,18 +516,23 @@ static uint32_t value_room(uint32_t index, uint32_t rank)
     return (uint32_t)sizeof(struct value) + rounded(value_of(index, rank, &bytes).follow);
 }
 
-void tasks_ended(uint32_t index, uint32_t generation, uint64_t number)
+static void result_say(const struct word_act *act)
 {
+    uint32_t index = act->with[0];
+    const uint64_t *known = map_get(&agent.remote->executing, index);
+
+    if (!known || !lane_find(&agent.lane, index, act->with[1]))
+        return; /* it was told twice that the task has ended */
+    uint32_t number = (uint32_t)*known;
     struct executing entry = entries[number];
     const struct record_long *details = lane_long(&agent.lane, lane_record(&agent.lane, index));
     uint32_t extra_count = details ? details->extra_count : 0, extras[9], bytes;
     bool kept;
 
-    (void)generation;
     map_remove(&agent.remote->executing, index, NULL);
     submitter_drop(entry.submitter);
     entries[number].index = entry_free;
-    entry_free = (uint32_t)number;
+    entry_free = number;
     for (uint32_t i = 0; i < extra_count; i++)
         extras[i] = details->extra[i];
     bytes = (uint32_t)sizeof(struct item_result) + value_room(index, entry.rank);
@@ -545,6 +549,12 @@ void tasks_ended(uint32_t index, uint32_t generation, uint64_t number)
         if (!kept)
             drop_own(extras[i]);
     }
+}
+
+/* The owner then lets go what it lent to the task. */
+void tasks_ended(uint32_t index, uint32_t generation)
+{
+    words_then((struct word_act){result_say, {index, generation}});
 }
 
 static bool result_one(uint32_t index, struct bytes_reader *in)

@@ -5,6 +5,7 @@
 #include "base/array.h"
 #include "node/agent.h"
 #include "node/remote.h"
+#include "node/words.h"
 
 /*
  * What processes of the node ask of their agent. A request is a record, claimed here (RUNNING by slot
@@ -81,6 +82,16 @@ void requests_end(void)
     free(lent);
     lent = NULL;
     lent_count = lent_capacity = 0;
+}
+
+static void answer_act(const struct word_act *act)
+{
+    agent_answer(act->with[0], NULL, 0);
+}
+
+void requests_answer_heard(uint32_t index)
+{
+    words_then((struct word_act){answer_act, {index}});
 }
 
 /* The agent holds what an object's bytes refer to, for as long as the object lives. */
@@ -273,6 +284,9 @@ void requests_take(uint32_t index, uint32_t generation)
         return;
     case REQUEST_CANCEL:
         cancel(index, bytes, count);
+        return;
+    case REQUEST_HEARD:
+        requests_answer_heard(index);
         return;
     case REQUEST_ACTOR_NEW:
     case REQUEST_ACTOR_NAMED:

@@ -6,6 +6,7 @@
 #include "base/array.h"
 #include "node/head.h"
 #include "node/remote.h"
+#include "node/words.h"
 
 struct lent {
     uint32_t route, record, generation;
@@ -70,6 +71,24 @@ static void lend_to_calls(struct route *route)
     }
 }
 
+static void look_again(const struct word_act *act)
+{
+    route_tell_hold(&agent.routes[act->with[0]]);
+}
+
+/* The last hold goes: whoever else this rank has given the handle, or a task that had it, was perhaps given
+ * more, of which others have not heard yet. */
+static bool must_wait(struct route *route)
+{
+    if (!route->goes) {
+        route->goes = true;
+        route->goes_after = words_said();
+        if (!words_heard(route->goes_after))
+            words_then((struct word_act){look_again, {(uint32_t)(route - agent.routes)}});
+    }
+    return !words_heard(route->goes_after);
+}
+
 void route_tell_hold(struct route *route)
 {
     if (!is_held(route) && route->told && route->state != STATE_DEAD)
@@ -79,6 +98,9 @@ void route_tell_hold(struct route *route)
         .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
         .detail = held ? 1 : -1};
 
+    if (!held && route->told && must_wait(route))
+        return;
+    route->goes = false;
     if (held == route->told)
         return;
     route->told = held;
@@ -86,40 +108,8 @@ void route_tell_hold(struct route *route)
         head_request(agent.rank, RECORD_NONE, REQUEST_ACTOR_HOLD, &word, sizeof(word));
         return;
     }
-    route->unheard++;
-    remote_head_ask((uint64_t)(route - agent.routes + 1) << 32 | RECORD_NONE, REQUEST_ACTOR_HOLD,
-                    &word, sizeof(word));
-}
-
-static struct asking { /* a request that is answered when rank 0 has heard of its hold */
-    uint32_t route, record;
-} * askings;
-static uint32_t asking_count, asking_capacity;
-
-void route_answer_heard(struct route *route, uint32_t index)
-{
-    if (!route->unheard) {
-        agent_answer(index, NULL, 0);
-        return;
-    }
-    askings = array_grown(askings, asking_count, &asking_capacity, sizeof(*askings));
-    askings[asking_count++] = (struct asking){(uint32_t)(route - agent.routes), index};
-}
-
-void route_heard(uint32_t number)
-{
-    if (number >= agent.route_count || !agent.routes[number].unheard ||
-        --agent.routes[number].unheard)
-        return;
-    for (uint32_t i = 0; i < asking_count;) {
-        struct asking asking = askings[i];
-        if (asking.route != number) {
-            i++;
-            continue;
-        }
-        askings[i] = askings[--asking_count];
-        agent_answer(asking.record, NULL, 0);
-    }
+    uint64_t token = held ? word_said() << 32 | WORD_TOKEN : RECORD_NONE;
+    remote_head_ask(token, REQUEST_ACTOR_HOLD, &word, sizeof(word));
 }
 
 static void lent_end(uint32_t number)
@@ -234,9 +224,6 @@ void routes_end(void)
     free(agent.routes);
     free(agent.lents);
     free(startings);
-    free(askings);
-    askings = NULL;
-    asking_count = asking_capacity = 0;
     startings = NULL;
     starting_count = starting_capacity = 0;
     agent.routes = NULL;

@@ -29,10 +29,11 @@ struct route {
     char *story;                       /* why it is dead; NULL: it is not */
     uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
     uint32_t lent;                     /* tasks that have it as an argument */
-    uint32_t unheard;                  /* words about that which rank 0 has not answered */
     bool told;                         /* the head thinks that we hold it */
-    bool ordered;                      /* rank 0 has sent it here to start */
-    struct lane_mail *waiting;         /* calls in order, while its place is not known */
+    bool goes; /* … but nobody does; it is told so after `goes_after` words */
+    uint64_t goes_after;
+    bool ordered;              /* rank 0 has sent it here to start */
+    struct lane_mail *waiting; /* calls in order, while its place is not known */
     uint32_t waiting_count, waiting_capacity;
 };
 
@@ -46,12 +47,6 @@ void route_object_gone(uint32_t record, uint32_t generation);
 
 /** Tells rank 0 if the first hold has come or the last has gone. */
 void route_tell_hold(struct route *route);
-
-/** Answers request `index` of who holds the actor from now on, once rank 0 has heard that this node does:
- *  whoever lent the handle, on another rank, may let it go as soon as it hears from the holder.
- *  route_heard(): the answer of rank 0 has come. */
-void route_answer_heard(struct route *route, uint32_t index);
-void route_heard(uint32_t number);
 
 /** Lets go what was lent to records that have ended by now; and what the process of a slot held. */
 void routes_look(void);

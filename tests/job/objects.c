@@ -187,6 +187,11 @@ MORAY_TASK(parcel, wrap, (uint64_t, size), (uint32_t, seed))
     return (parcel){moray_seal(buffer), (int64_t)seed};
 }
 
+MORAY_TASK(parcel, rewrap, (parcel, p))
+{
+    return p;
+}
+
 MORAY_TASK(uint64_t, unwrap, (parcel, p))
 {
     moray_view view;
@@ -1091,6 +1096,25 @@ static void a_result_keeps_what_it_contains(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+/* The call ends, and with it what its argument held: by then the owner knows that the result has it. */
+static void what_is_inside_is_never_held_by_nobody_on_its_way(void)
+{
+    char want[1000];
+
+    fill(want, sizeof(want), 8);
+    uint64_t sum = hash(want, sizeof(want));
+    for (int i = 0; i < 100; i++) {
+        moray_ref outer = moray_call_with((.on_rank = on_node(i)), wrap, (uint64_t)sizeof(want), 8);
+        parcel boxed = moray_get_as(parcel, outer);
+        moray_ref moved = moray_call_with((.on_rank = on_node(i + 1)), rewrap, boxed);
+        DEMAND_OK(moray_release(outer));
+        DEMAND_OK(moray_get_bytes(moved, NULL, 0, 0));
+        moray_ref there = moray_call_with((.on_rank = on_node(i + 2)), unwrap, moved);
+        DEMAND_OK(moray_release(moved));
+        DEMAND(moray_take_as(uint64_t, there) == sum);
+    }
+}
+
 static void a_reference_returned_bare_is_kept(void)
 {
     uint64_t before = free_bytes();
@@ -1455,6 +1479,8 @@ static const struct law laws[] = {
     {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
     {"line 38: an object keeps what it contains", an_object_keeps_what_it_contains, 20},
     {"line 38: a result keeps what it contains", a_result_keeps_what_it_contains, 20},
+    {"line 38: what is inside is never held by nobody on its way",
+     what_is_inside_is_never_held_by_nobody_on_its_way, 30},
     {"line 38: a reference returned bare is kept", a_reference_returned_bare_is_kept, 20},
     {"line 38: a value that is put keeps what it contains", a_put_value_keeps_what_it_contains, 20},
     {"line 38: a pending call keeps what its values contain",

@@ -200,7 +200,8 @@ static void append_objects(struct row *row)
     append_value(row, (struct value){.shape = SHAPE_FAR, .rank = 1, .index = 999, .bytes = 4097},
                  NULL);
     end(row);
-    append_fields(row, ITEM_BORROW, sizeof(struct item_object));
+    append_fields(row, ITEM_BORROW, sizeof(struct item_borrow));
+    append_fields(row, ITEM_HEARD, sizeof(struct item_heard));
     append_fields(row, ITEM_FREE, sizeof(struct item_object));
     append_fields(row, ITEM_RELEASE, sizeof(struct item_release));
     append_fields(row, ITEM_PULL, sizeof(struct item_pull));
