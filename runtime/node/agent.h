@@ -191,6 +191,8 @@ void general_actions(void);
 void general_process_died(uint16_t slot);
 void general_tick(void);
 uint64_t general_deadline(void);
+/** A task that has its cores waits for a process. */
+bool general_lacks_a_process(void);
 bool general_possible(const struct request_need *need, struct moray_error *error);
 void general_end(void);
 /** Resources that actor `index` of this node holds for life; actors_granted() comes when it has them.

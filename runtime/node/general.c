@@ -202,6 +202,11 @@ static bool is_over(const struct general *general)
     return life_ended(life) || life_generation(life) != general->generation;
 }
 
+bool general_lacks_a_process(void)
+{
+    return unassigned_count != 0;
+}
+
 static void assign(uint32_t number)
 {
     struct general *general = &tasks[number];

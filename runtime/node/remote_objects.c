@@ -24,7 +24,7 @@
  *                 free some: not for ever
  */
 
-enum { ROOM_LOOK_MS = 1, ROOM_IDLE_MS = 20, ROOM_WAIT_MS = 10000 };
+enum { ROOM_LOOK_MS = 1, ROOM_IDLE_LOOKS = 20, ROOM_WAIT_MS = 10000 };
 
 struct stand_in {
     struct name name;
@@ -69,7 +69,10 @@ static uint32_t pull_count;
 static uint32_t waiting_first = RECORD_NONE, waiting_last; /* pulls not asked for yet */
 static uint64_t asked_bytes;                               /* of those that are */
 static uint64_t room_since_ns; /* the first of them waits for room since then; 0: it does not */
-static uint64_t room_busy_ns, room_next_ns; /* then it was seen that some may come; the next look */
+static uint64_t room_next_ns;  /* the next look */
+/* Looks in a row that saw nobody who may free some. Not a time: on a busy machine that may pass between
+ * two looks. */
+static uint32_t room_idle_looks;
 static struct pin *pins;
 static uint32_t pin_count, pin_capacity;
 static struct asked *asked;
@@ -380,7 +383,7 @@ static void stand_in_end(uint32_t index)
     if (stand_in->count)
         objects_release(&stand_in->name, stand_in->count);
     free(stand_in);
-    room_next_ns = 0;
+    room_next_ns = room_idle_looks = 0;
     map_remove(&agent.remote->far, index, NULL);
     atomic_fetch_and(&record->flags,
                      (uint16_t) ~(RECORD_PROXY | RECORD_RESULT_FAR | RECORD_RESULT_SHARED));
@@ -610,11 +613,13 @@ static void pull_end(struct pull *pull, enum moray_code code, const char *story)
 /* Whether something runs here, or will, that may let go of what it reads. */
 static bool is_busy(void)
 {
-    bool busy = asked_bytes || lane_has_work(&agent.lane);
+    bool busy = asked_bytes || lane_has_work(&agent.lane) || general_lacks_a_process();
 
-    for (uint32_t slot = 1; slot < agent.slot_count && !busy; slot++)
-        busy = atomic_load(&agent.lane.slots[slot].kind) != LANE_NOBODY &&
-               !atomic_load(&agent.lane.slots[slot].asleep);
+    for (uint32_t i = 1; i < agent.slot_count && !busy; i++) {
+        const struct lane_slot *slot = &agent.lane.slots[i];
+        busy = atomic_load(&slot->kind) != LANE_NOBODY &&
+               (!atomic_load(&slot->asleep) || atomic_load(&slot->mailbox));
+    }
     return busy;
 }
 
@@ -622,15 +627,19 @@ static bool room_may_come(uint64_t bytes)
 {
     if (bytes > window_bytes(agent.window))
         return false;
-    if (!room_since_ns)
-        room_since_ns = room_busy_ns = agent.now_ns;
+    if (!room_since_ns) {
+        room_since_ns = agent.now_ns;
+        room_idle_looks = 0;
+    }
     if (is_busy())
-        room_busy_ns = agent.now_ns;
+        room_idle_looks = 0;
+    else if (agent.now_ns >= room_next_ns)
+        room_idle_looks++;
     room_next_ns = agent.now_ns + ROOM_LOOK_MS * TIME_NS_PER_MS;
-    if (agent.now_ns - room_busy_ns < ROOM_IDLE_MS * TIME_NS_PER_MS &&
+    if (room_idle_looks < ROOM_IDLE_LOOKS &&
         agent.now_ns - room_since_ns < ROOM_WAIT_MS * TIME_NS_PER_MS)
         return true;
-    room_busy_ns = agent.now_ns; /* what fails now may free some for the next */
+    room_idle_looks = 0; /* what fails now may free some for the next */
     return false;
 }
 
