@@ -86,6 +86,15 @@ static void word_to_head(const struct node_actor *entry, uint32_t incarnation, u
     head_tell(kind, bytes, (uint32_t)(sizeof(word) + strlen(bytes + sizeof(word)) + 1));
 }
 
+/* There is no cell for what it waits for, or for the word that it waits no more. */
+static uint32_t creation_undo(uint32_t index)
+{
+    lane_publish(&agent.lane, index, RECORD_RUNNING);
+    agent_end_failed(index, MORAY_FULL, "no cell");
+    lane_drop(&agent.lane, index);
+    return RECORD_NONE;
+}
+
 /* The constructor's run, as a record of the agent's: its arguments, copied; its references held. */
 static uint32_t creation_make(uint32_t entry_index, const struct request_actor *request)
 {
@@ -119,8 +128,12 @@ static uint32_t creation_make(uint32_t entry_index, const struct request_actor *
     for (int i = 0; i < count; i++) {
         if (refs[i].owner != agent.rank + 1) {
             uint32_t local = remote_stand_in(refs[i]);
-            if (local == RECORD_NONE)
-                continue;
+            if (local == RECORD_NONE) {
+                while (i-- > 0)
+                    drop_own(refs[i].index);
+                lane_abandon(&agent.lane, index);
+                return RECORD_NONE;
+            }
             refs[i] = (moray_ref){agent.rank + 1, local,
                                   life_generation(record_life(lane_record(&agent.lane, local))),
                                   refs[i].type};
@@ -136,8 +149,9 @@ static uint32_t creation_make(uint32_t entry_index, const struct request_actor *
     for (unsigned i = 0; i < type->constructor->parameter_count; i++)
         if (record->reference_mask >> i & 1) {
             uint32_t input = refs[number++].index;
-            if (type->constructor->parameters[i].kind != MORAY_KIND_FUTURE)
-                (void)!lane_depends(&agent.lane, index, input, i);
+            if (type->constructor->parameters[i].kind != MORAY_KIND_FUTURE &&
+                lane_depends(&agent.lane, index, input, i) != MORAY_OK)
+                return creation_undo(index);
         }
     return index;
 }
@@ -212,6 +226,16 @@ static void fail_call(uint32_t index, enum moray_code code, const char *story)
         agent_end_failed(index, code, "%s: %s", what, story);
         return;
     }
+}
+
+static void post_call(uint32_t index, uint16_t slot)
+{
+    uint32_t generation = life_generation(record_life(lane_record(&agent.lane, index)));
+
+    if (lane_post(&agent.lane, slot, index, generation, CELL_CALL, 0) != MORAY_OK)
+        fail_call(index, MORAY_FULL,
+                  "the actor's node has too much that waits for something; raise "
+                  "MORAY_QUEUE_MAX there");
 }
 
 /* A constructor that has not begun never will: queued still, an ordinary worker would run it. */
@@ -323,14 +347,16 @@ static void start_here(const struct actor_word *word, const struct request_actor
         return;
     }
     uint32_t record = creation_make(index, request);
+    if (record != RECORD_NONE && lane_submit(&agent.lane, record) != MORAY_OK)
+        record = creation_undo(record);
     if (record == RECORD_NONE) {
-        gone(index, MORAY_FULL, "no room for its constructor's arguments");
-        word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL,
-                     "no room for its constructor's arguments");
+        static const char story[] = "no room for its constructor's arguments; raise "
+                                    "MORAY_STORE_BYTES or MORAY_QUEUE_MAX";
+        gone(index, MORAY_FULL, story);
+        word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL, story);
         return;
     }
     atomic_store(&entry->creation, record);
-    (void)!lane_submit(&agent.lane, record);
     if (request->reference_mask)
         route_tell_inputs_held(word->id);
 }
@@ -349,8 +375,7 @@ void actors_call_dead(uint32_t index)
         if (atomic_load(&entry->ready) == ACTOR_GONE)
             fail_call(index, (enum moray_code)entry->restarts_left, reason_of(i));
         else /* its next process sorts by sequence; twice in the mailbox is harmless */
-            (void)!lane_post(&agent.lane, (uint16_t)call->actor, index,
-                             life_generation(record_life(record)), CELL_CALL, 0);
+            post_call(index, (uint16_t)call->actor);
         return;
     }
     fail_call(index, MORAY_ACTOR_DIED, "the actor is dead");
@@ -597,7 +622,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
     if (atomic_load(&entry->ready) == ACTOR_GONE)
         fail_call(index, (enum moray_code)entry->restarts_left, reason_of(route->entry - 1));
     else
-        (void)!lane_post(&agent.lane, (uint16_t)slot, index, generation, CELL_CALL, 0);
+        post_call(index, (uint16_t)slot);
 }
 
 struct node_actor *actors_here(uint64_t id, uint32_t *route_index)

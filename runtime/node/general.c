@@ -202,6 +202,14 @@ static bool is_over(const struct general *general)
     return life_ended(life) || life_generation(life) != general->generation;
 }
 
+/* It is looked at again every millisecond. */
+static void put_off(uint32_t number)
+{
+    unassigned =
+        array_grown(unassigned, unassigned_count, &unassigned_capacity, sizeof(*unassigned));
+    unassigned[unassigned_count++] = number;
+}
+
 bool general_lacks_a_process(void)
 {
     return unassigned_count != 0;
@@ -213,9 +221,7 @@ static void assign(uint32_t number)
     uint32_t slot = free_process();
 
     if (!slot) { /* one more process; it gets the task once it runs */
-        unassigned =
-            array_grown(unassigned, unassigned_count, &unassigned_capacity, sizeof(*unassigned));
-        unassigned[unassigned_count++] = number;
+        put_off(number);
         (void)!workers_spawn_spare();
         return;
     }
@@ -223,10 +229,13 @@ static void assign(uint32_t number)
         general_ended(general->index); /* it was cancelled while it lay in the queue */
         return;
     }
+    if (lane_post(&agent.lane, (uint16_t)slot, general->index, general->generation, CELL_CALL, 0) !=
+        MORAY_OK) { /* until mail has been read */
+        put_off(number);
+        return;
+    }
     general->slot = (uint16_t)slot;
     agent.slots[slot].general = id_of(general->index, general->generation);
-    (void)!lane_post(&agent.lane, (uint16_t)slot, general->index, general->generation, CELL_CALL,
-                     0);
 }
 
 static void forget(uint32_t number)
@@ -347,11 +356,10 @@ void general_actions(void)
 {
     struct local_action action;
 
-    for (uint32_t i = 0; i < unassigned_count;) {
-        uint32_t number = unassigned[i];
-        if (!free_process())
-            break;
-        unassigned[i] = unassigned[--unassigned_count];
+    for (uint32_t looks = unassigned_count; looks > 0 && unassigned_count && free_process();
+         looks--) {
+        uint32_t number = unassigned[0];
+        unassigned[0] = unassigned[--unassigned_count];
         assign(number);
     }
     if (unassigned_count && agent.fork_again_ns)

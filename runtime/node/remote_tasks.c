@@ -160,8 +160,8 @@ static void send(uint32_t rank, enum item_kind kind, uint32_t index, uint64_t ac
     uint32_t details_bytes = details ? (uint32_t)sizeof(*details) : 0;
     uint64_t item_bytes =
         sizeof(struct item_task) + (uint64_t)input_bytes + details_bytes + value_bytes;
-    if (item_bytes >
-        ITEM_BYTES_MAX) { /* it was no longer than BY_VALUE_BYTES_MAX when it was made */
+    /* It was no longer than BY_VALUE_BYTES_MAX when it was made. */
+    if (item_bytes > ITEM_BYTES_MAX) {
         for (uint32_t i = 0; i < count; i++)
             if (inputs[i].name.owner)
                 drop_own(refs[i].index);
@@ -373,6 +373,37 @@ void tasks_expected(uint64_t actor)
     }
 }
 
+/* It waits for its inputs. False: there is no cell to tell of the end of one. */
+static bool depends(uint32_t index, const struct item_task *task, const uint32_t *inputs,
+                    uint32_t count)
+{
+    const struct moray_parameter *parameters = functions[task->function]->parameters;
+
+    for (uint32_t i = 0, argument = 0; i < count; i++, argument++) {
+        while (!(task->reference_mask >> argument & 1))
+            argument++;
+        if (parameters[argument].kind != MORAY_KIND_FUTURE &&
+            lane_depends(&agent.lane, index, inputs[i], argument) != MORAY_OK)
+            return false;
+    }
+    return true;
+}
+
+/* False: nothing happened, for want of a cell, or of room in the agent's queue for one that waits. */
+static bool submits(uint32_t index, enum item_kind kind, const struct node_actor *actor)
+{
+    if (kind == ITEM_CALL)
+        return lane_submit_call(&agent.lane, index, (uint16_t)atomic_load(&actor->slot)) ==
+               MORAY_OK;
+    if (lane_submit(&agent.lane, index) == MORAY_OK)
+        return true;
+    if (record_life(lane_record(&agent.lane, index)) & LIFE_PENDING)
+        return false;
+    lane_publish(&agent.lane, index, RECORD_QUEUED);
+    workers_push_ready(index);
+    return true;
+}
+
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
 {
     const struct item_task *task = bytes_take(in, sizeof(*task));
@@ -464,12 +495,6 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     memcpy(at + count * 16, arguments + details_bytes, value_bytes);
     atomic_store_explicit(&record->flags, flags, memory_order_relaxed);
     /* The holds that input_take() took are the task's from here on. */
-    for (uint32_t i = 0, argument = 0; i < count; i++, argument++) {
-        while (!(task->reference_mask >> argument & 1))
-            argument++;
-        if (functions[task->function]->parameters[argument].kind != MORAY_KIND_FUTURE)
-            (void)!lane_depends(&agent.lane, index, inputs[i], argument);
-    }
     struct executing *entry = entry_add(index);
     *entry = (struct executing){rank, task->index, task->generation, index, submitter};
     agent.remote->arrived++;
@@ -477,11 +502,11 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     if (agent.now_ns - agent.remote->arrived_ns > ALONE_NS) /* soon this agent sleeps */
         agent.lane.rouse_first = idle_worker_here(&agent.lane, agent.node);
     agent.remote->arrived_ns = agent.now_ns;
-    if (kind == ITEM_CALL) {
-        (void)!lane_submit_call(&agent.lane, index, (uint16_t)atomic_load(&actor->slot));
-    } else if (lane_submit(&agent.lane, index) != MORAY_OK) {
-        lane_publish(&agent.lane, index, RECORD_QUEUED);
-        workers_push_ready(index);
+    if (!depends(index, task, inputs, count) || !submits(index, kind, actor)) {
+        lane_publish(&agent.lane, index, RECORD_RUNNING);
+        agent_end_failed(index, MORAY_FULL,
+                         "the node that was to run it has too much that waits for something; "
+                         "raise MORAY_QUEUE_MAX there");
     }
     if (lane_await(&agent.lane, index))
         remote_ended(index, life_generation(record_life(record)));

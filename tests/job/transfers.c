@@ -11,6 +11,7 @@
 
 #include "fabric/fabric.h"
 #include "node/message.h"
+#include "sched/lane/lane.h"
 #include "store/arena/arena.h"
 
 enum { MIB = 1 << 20, OBJECTS = 24, FIRST_BUSY = 5 };
@@ -85,6 +86,30 @@ uint32_t __wrap_arena_alloc(struct arena *arena, uint64_t bytes, uint32_t record
     return __real_arena_alloc(arena, bytes, record);
 }
 
+/* Nor does an agent find a cell, where another word says so. */
+static bool is_without_cells(void)
+{
+    return getpid() == agent_pid && atomic_load(&shared[1]);
+}
+
+uint32_t __real_cell_take(struct lane *lane);
+uint32_t __wrap_cell_take(struct lane *lane);
+uint32_t __wrap_cell_take(struct lane *lane)
+{
+    return is_without_cells() ? POOL_NONE : __real_cell_take(lane);
+}
+
+enum moray_code __real_lane_post(struct lane *lane, uint16_t slot, uint32_t index,
+                                 uint32_t generation, enum lane_cell_kind kind, uint32_t detail);
+enum moray_code __wrap_lane_post(struct lane *lane, uint16_t slot, uint32_t index,
+                                 uint32_t generation, enum lane_cell_kind kind, uint32_t detail);
+enum moray_code __wrap_lane_post(struct lane *lane, uint16_t slot, uint32_t index,
+                                 uint32_t generation, enum lane_cell_kind kind, uint32_t detail)
+{
+    return is_without_cells() ? MORAY_BUSY
+                              : __real_lane_post(lane, slot, index, generation, kind, detail);
+}
+
 /* ---- Tasks ---- */
 
 MORAY_TASK(moray_buffer, filled, (uint64_t, size), (int32_t, byte))
@@ -118,6 +143,43 @@ MORAY_TASK(int32_t, has_room, (int32_t, yes))
 {
     atomic_store(&shared[0], !yes);
     return 0;
+}
+
+MORAY_TASK(int32_t, has_cells, (int32_t, yes))
+{
+    atomic_store(&shared[1], !yes);
+    return 0;
+}
+
+MORAY_ACTOR(scale, (int32_t, sum));
+MORAY_METHOD(int32_t, scale, add, (int32_t, value))
+{
+    return self->sum += value;
+}
+
+MORAY_ACTOR(built, (int32_t, value));
+MORAY_CONSTRUCTOR(built, (int32_t, value))
+{
+    self->value = value;
+}
+MORAY_METHOD(int32_t, built, value)
+{
+    return self->value;
+}
+
+/* What its agent can give to no process now it gives later. */
+MORAY_TASK(int32_t, asks_without_cells)
+{
+    int32_t ms = 0;
+    moray_ref ref;
+
+    (void)moray_take_as(int32_t, moray_call_with((.cores = 0.5, .on_rank = moray_rank() + 1), nap,
+                                                 1)); /* a process is there */
+    atomic_store(&shared[1], 1);
+    ref = moray_call_with((.cores = 0.5, .on_rank = moray_rank() + 1), nap, 1);
+    law_sleep_ms(30);
+    atomic_store(&shared[1], 0);
+    return moray_get(ref, &ms, 5000) == MORAY_OK && moray_release(ref) == MORAY_OK ? ms : -1;
 }
 
 MORAY_TASK(int32_t, weighs, (moray_view, a), (moray_future, b), (odd, c))
@@ -292,6 +354,41 @@ static void inputs_wait_for_room_that_tasks_will_free(void)
     DEMAND_OK(moray_release(ballast));
 }
 
+static void what_finds_no_cell_is_refused_or_waits(void)
+{
+    static char bytes[MIB];
+    moray_ref here = moray_put(bytes, sizeof(bytes)), seven = moray_put_value(int32_t, 7);
+    moray_ref results[3];
+    scale_actor actor = moray_new_with((.on_rank = 2), scale);
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(scale_add, actor, 1)), 1);
+    for (int32_t yes = 0; yes < 2; yes++) {
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = 2), has_cells, yes)), 0);
+        results[0] = moray_call_with((.on_rank = 2), weighs_after, 0, here);
+        results[1] = moray_call(scale_add, actor, 1);
+        built_actor made = moray_new_with((.on_rank = 2), built, seven);
+        results[2] = moray_call(built_value, made);
+        for (int i = 0; i < 3; i++) {
+            DEMAND_CODE(moray_get_bytes(results[i], NULL, 0, 10000), yes ? MORAY_OK : MORAY_FULL);
+            DEMAND_NAMES(yes ? "MORAY_QUEUE_MAX" : moray_error(results[i]), "MORAY_QUEUE_MAX");
+        }
+        if (yes) {
+            DEMAND_SAME(moray_get_as(int32_t, results[0]), MIB);
+            DEMAND_SAME(moray_get_as(int32_t, results[1]), 2);
+            DEMAND_SAME(moray_get_as(int32_t, results[2]), 7);
+        }
+        for (int i = 0; i < 3; i++)
+            DEMAND_OK(moray_release(results[i]));
+        DEMAND_OK(moray_actor_release(made));
+    }
+    DEMAND_SAME(
+        moray_take_as(int32_t, moray_call_with((.cores = 0.5, .on_rank = 2), asks_without_cells)),
+        1);
+    DEMAND_OK(moray_release(seven));
+    DEMAND_OK(moray_release(here));
+    DEMAND_OK(moray_actor_release(actor));
+}
+
 static const struct law laws[] = {
     {"decision 34: a grant that must wait is given later", a_grant_that_must_wait_is_given_later,
      30},
@@ -303,6 +400,8 @@ static const struct law laws[] = {
      a_result_that_moved_twice_keeps_what_it_contains, 30},
     {"decision 26: inputs wait for room that tasks will free",
      inputs_wait_for_room_that_tasks_will_free, 30},
+    {"decision 26: what finds no cell is refused, or waits for one",
+     what_finds_no_cell_is_refused_or_waits, 30},
     {"line 38: a task that is refused keeps no inputs", a_task_that_is_refused_keeps_no_inputs, 30},
 };
 
