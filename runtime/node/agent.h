@@ -46,7 +46,6 @@ struct slot_state {
     pid_t pid;
     int worker_index; /* -1: a spare, or an actor */
     uint32_t actor;
-    bool general_busy;
     uint64_t general;    /* task that it runs for the local scheduler; 0: none */
     uint64_t ran_before; /* tasks that the slot had run when this process was started */
     bool killed_by_us;
@@ -75,11 +74,11 @@ struct agent {
     uint32_t *ready_overflow; /* tasks that found no room in a ring */
     uint32_t ready_overflow_count, ready_overflow_capacity;
     bool spareless; /* a core is free, and no process is at hand nor can be made: waiters help */
-    bool stuck_told;
-    bool workers_missing;   /* that could not be started */
-    uint64_t fork_again_ns; /* no spare is tried before: a fork has failed */
-    uint64_t stuck_ns,
-        stuck_ran;           /* since when nothing ran, though tasks lie ready; 0: it is not so */
+    bool workers_missing;    /* that could not be started */
+    uint64_t fork_again_ns;  /* no spare is tried before: a fork has failed */
+    uint64_t stuck_ns;       /* since when nothing ran, though tasks lie ready; 0: it is not so */
+    uint64_t stuck_ran;      /* how many tasks had run then */
+    bool stuck_told;         /* the user was told so */
     bool unjudged;           /* a dead slot's cell could not be judged yet */
     bool skip_exit_handlers; /* a rank was lost: nobody calls MPI_Finalize */
     bool settled;
