@@ -20,4 +20,10 @@ counter 1 3 6 10
 pipeline 338350
 section5 10 2 3
 END
+for program in add counter pipeline section5; do
+    lines=$(wc -l < "$(dirname "$0")/$program.c")
+    if [ "$lines" -lt 40 ]; then tap_ok "$program has under 40 lines"; else
+        tap_fail "$program has under 40 lines" "$lines"
+    fi
+done
 tap_done

@@ -114,12 +114,15 @@ find_to_kill() { # WHAT NUMBER JOB
     echo "$pid"
 }
 
+said() { grep '^moray' "$work/err" | grep -q "$says"; }
+
 # ends NAME STATUS MODE "ACTION" COMMAND…: the command, given MODE, says that it is ready, the action
 # is done, and the job is gone in time. STATUS: a number, "failed" (not 0) or "any".
 # The action is "kill SIGNAL WHAT [NUMBER]", or "-". With after_ms=N the action does not wait for the
 # program to be ready, but comes N ms after the start, or as soon as there is somebody to be killed.
 ends() {
-    local name=$1 status=$2 mode=$3 action=$4 signal what number pid job code=0 begin_ms left=start wrong=""
+    local name=$1 status=$2 mode=$3 action=$4 signal what number pid job code=0 begin_ms said_ms left=start
+    local wrong=""
     shift 4
     sockets > "$work/sockets"
     : > "$work/out"
@@ -138,6 +141,13 @@ ends() {
         [ -z "$pid" ] || kill "-$signal" "$pid"
     fi
     begin_ms=$(now_ms)
+    if [ "${says:-}" ]; then
+        # Who was lost is said by those that are left, not only by mpirun; and they know it within 2 s.
+        until said || [ $(($(now_ms) - begin_ms)) -gt "$limit_ms" ]; do sleep 0.02; done
+        said_ms=$(($(now_ms) - begin_ms))
+        said || wrong="$wrong nobody said '$says';"
+        [ "$said_ms" -le $((2000 * ${TEST_TIMES:-1})) ] || wrong="$wrong it was said after $said_ms ms;"
+    fi
     until left=$(left); [ -z "$left" ] || [ $(($(now_ms) - begin_ms)) -gt "$limit_ms" ]; do sleep 0.05; done
     [ -z "$left" ] || wrong="$wrong after $((limit_ms / 1000)) s there is still: $left;"
     for pid in $(processes); do kill -9 "$pid" 2>/dev/null; done
@@ -147,10 +157,6 @@ ends() {
     failed) [ "$code" != 0 ] || wrong="$wrong it failed, and the exit status is 0;" ;;
     *) [ "$code" = "$status" ] || wrong="$wrong the exit status is $code, not $status;" ;;
     esac
-    # Who was lost is said by those that are left, not only by mpirun.
-    if [ "${says:-}" ] && ! grep '^moray' "$work/err" | grep -q "$says"; then
-        wrong="$wrong nobody said '$says';"
-    fi
     if [ -z "$wrong" ]; then tap_ok "$name"; else
         tap_fail "$name" "$wrong
 $(cat "$work/out" "$work/err")"

@@ -95,6 +95,28 @@ if awk -v a="$(value accuracy whole.json)" 'BEGIN { exit !(a >= 0.88) }'; then
 else
     tap_fail "88 % of the test images are named rightly" "$(cat whole.json whole.out)"
 fi
+for field in accuracy loss seconds images_per_second digest ranks workers retries; do
+    [ -n "$(value $field whole.json)" ] || lacks="${lacks:-}$field "
+done
+if [ -z "${lacks:-}" ] && [ "$(grep -c '":' whole.json)" = 8 ]; then
+    tap_ok "the figures have all their fields"
+else
+    tap_fail "the figures have all their fields" "without ${lacks:-}: $(cat whole.json)"
+fi
+epochs=$(grep -c -E '^epoch +[0-9]+ .*loss [0-9.]+ .*accuracy [0-9.]+ %  [0-9]+ images/s$' whole.out)
+if [ "$epochs" -ge 2 ] && [ "$epochs" = "$(grep -c '^epoch' whole.out)" ]; then
+    tap_ok "each epoch tells loss, accuracy and images/s"
+else
+    tap_fail "each epoch tells loss, accuracy and images/s" "$(cat whole.out)"
+fi
+# Ten rows of ten numbers, which are the test images of each kind: 1000.
+confusion=$(awk 'NF == 11 && $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 + $10 + $11 == 1000' whole.out | grep -c .)
+if [ "$confusion" = 10 ]; then tap_ok "the confusion table counts all test images"; else
+    tap_fail "the confusion table counts all test images" "$(cat whole.out)"
+fi
+if grep -q 'BLAS kernel [A-Z]' whole.out; then tap_ok "the BLAS kernel is fixed, and said"; else
+    tap_fail "the BLAS kernel is fixed, and said" "$(cat whole.out)"
+fi
 if [ -s train.svg ] && grep -q '</svg>' train.svg; then tap_ok "the curve is drawn"; else
     tap_fail "the curve is drawn" "$(ls -l)"
 fi
