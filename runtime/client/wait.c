@@ -17,7 +17,7 @@
  *                                      processes of the node sleep like this, it runs what it needs
  */
 
-enum { STACK_LEFT = 256 * 1024, PATH_MAX_STEPS = 1 << 20, REQUEST_SOON_NS = 300000 };
+enum { STACK_LEFT = 256 * 1024, CHAIN_MAX = 1 << 20, CHAIN_FEW = 32, REQUEST_SOON_NS = 300000 };
 
 static size_t stack_limit;
 _Thread_local const char *thread_stack;
@@ -79,66 +79,71 @@ static bool run_queued(uint32_t index)
     return true;
 }
 
-/* Runs one task on whose end that of `index` depends. False: there is none that we may run. */
+struct chain { /* of tasks of which each waits for the next: a hint, each is looked at as it is */
+    uint32_t *items; /* `few`, or in the heap */
+    uint32_t count, capacity;
+    uint32_t few[CHAIN_FEW];
+};
+
+static bool chain_add(struct chain *chain, uint32_t index)
+{
+    bool few = chain->items == chain->few;
+
+    if (chain->count == chain->capacity) {
+        uint32_t *more = realloc(few ? NULL : chain->items, chain->capacity * 2 * sizeof(*more));
+        if (!more)
+            return false;
+        if (few)
+            memcpy(more, chain->few, sizeof(chain->few));
+        chain->items = more;
+        chain->capacity *= 2;
+    }
+    chain->items[chain->count++] = index;
+    return true;
+}
+
+/* From `index` down to one that waits for nothing that is missing, which is not part of the chain. */
+static uint32_t chain_down(struct chain *chain, uint32_t index)
+{
+    uint32_t input;
+
+    while (chain->count < CHAIN_MAX &&
+           (input = lane_missing_input(&me.lane, index)) != RECORD_NONE && chain_add(chain, index))
+        index = input;
+    return index;
+}
+
+/* Runs one task on whose end that of `index` depends, and then those of the chain that became ready by
+ * it. False: there is none that we may run. */
 OFF_TRIP static bool run_towards(uint32_t index)
 {
-    static uint32_t *path;
-    static uint32_t capacity;
-    uint32_t depth = 0, at = index;
+    struct chain chain;
     bool ran = false;
 
-    /* Down the chain of waiting tasks to one that can run; then up again as they become ready. The
-     * path is a hint: each step looks at the records as they are. */
-    while (depth < PATH_MAX_STEPS) {
-        uint32_t input = lane_missing_input(&me.lane, at);
-        if (input == RECORD_NONE)
-            break;
-        if (depth == capacity) {
-            uint32_t more = capacity ? capacity * 2 : 256;
-            uint32_t *grown = realloc(path, more * sizeof(*grown));
-            if (!grown)
-                break;
-            path = grown;
-            capacity = more;
-        }
-        path[depth++] = at;
-        at = input;
-    }
-    for (;;) {
+    chain.items = chain.few;
+    chain.count = 0;
+    chain.capacity = CHAIN_FEW;
+    for (uint32_t at = chain_down(&chain, index);;) {
         uint64_t life = record_life(lane_record(&me.lane, at));
         if (lane_may_take(&me.lane, at) && lane_claim(&me.lane, at, life_generation(life))) {
             lane_unqueue(&me.lane, at);
-            /* run_record() may come back here: the path belongs to this call no more. */
-            uint32_t *mine = path;
-            path = NULL;
-            uint32_t mine_capacity = capacity;
-            capacity = 0;
             run_claimed(at);
-            free(path);
-            path = mine;
-            capacity = mine_capacity;
             ran = true;
         } else if (life_state(life) == RECORD_RUNNING && life_slot(life) != me.slot) {
             uint32_t other = take_for(at, (uint16_t)life_slot(life));
             if (other == RECORD_NONE)
-                return ran;
-            uint32_t *mine = path;
-            path = NULL;
-            uint32_t mine_capacity = capacity;
-            capacity = 0;
+                break;
             run_claimed(other);
-            free(path);
-            path = mine;
-            capacity = mine_capacity;
             ran = true;
             continue;
         }
-        if (!life_ended(record_life(lane_record(&me.lane, at))))
-            return ran;
-        if (depth == 0)
-            return ran;
-        at = path[--depth];
+        if (!life_ended(record_life(lane_record(&me.lane, at))) || chain.count == 0)
+            break;
+        at = chain.items[--chain.count];
     }
+    if (chain.items != chain.few)
+        free(chain.items);
+    return ran;
 }
 
 bool record_help(uint32_t index)
