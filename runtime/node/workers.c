@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "base/array.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "node/agent.h"
@@ -117,6 +118,7 @@ bool workers_spawn(uint16_t slot, enum process_kind kind, int core, int worker_i
         return true;
     log_error("cannot start a process: %s", error.text);
     state->use = SLOT_UNUSED;
+    agent.workers_missing |= kind == PROCESS_WORKER;
     agent.fork_again_ns = agent.now_ns + FORK_AGAIN_NS;
     return false;
 }
@@ -291,14 +293,8 @@ void workers_push_ready(uint32_t index)
         lane_push_hint(&agent.lane, index);
         return;
     }
-    if (agent.ready_overflow_count == agent.ready_overflow_capacity) {
-        agent.ready_overflow_capacity =
-            agent.ready_overflow_capacity ? agent.ready_overflow_capacity * 2 : 1024;
-        agent.ready_overflow =
-            realloc(agent.ready_overflow, agent.ready_overflow_capacity * sizeof(uint32_t));
-        if (!agent.ready_overflow)
-            abort();
-    }
+    agent.ready_overflow = array_grown(agent.ready_overflow, agent.ready_overflow_count,
+                                       &agent.ready_overflow_capacity, sizeof(uint32_t));
     agent.ready_overflow[agent.ready_overflow_count++] = index;
 }
 
