@@ -591,13 +591,8 @@ void actors_call_far(uint32_t index, uint32_t generation)
         bool tells = !route->told;
         if (tells)
             route_lend(route, index, generation, false);
-        if (route->waiting_count == route->waiting_capacity) {
-            route->waiting_capacity = route->waiting_capacity ? route->waiting_capacity * 2 : 16;
-            route->waiting =
-                realloc(route->waiting, route->waiting_capacity * sizeof(*route->waiting));
-            if (!route->waiting)
-                abort();
-        }
+        route->waiting = array_grown(route->waiting, route->waiting_count, &route->waiting_capacity,
+                                     sizeof(*route->waiting));
         route->waiting[route->waiting_count++] =
             (struct lane_mail){.index = index, .generation = generation};
         call->incarnation = FAR_WAITS;

@@ -6,9 +6,12 @@
 #include "gcs/actors.h"
 #include "node/head.h"
 #include "node/remote.h"
+#include "node/routes.h"
 #include "sched/policy/global.h"
 
 /* The GCS's table of actors (gcs/actors), driven: words of nodes in, orders to nodes out. */
+
+static_assert((int)STATE_DEAD == (int)ACTORS_DEAD, "nodes are told the state as a number");
 
 static uint64_t epoch_of(const moray_actor *actor)
 {

@@ -228,6 +228,6 @@ void routes_end(void)
     starting_count = starting_capacity = 0;
     agent.routes = NULL;
     agent.lents = NULL;
-    agent.route_count = agent.lent_count = 0;
+    agent.route_count = agent.route_capacity = agent.lent_count = agent.lent_capacity = 0;
     map_clear(&agent.actor_routes);
 }
