@@ -6,7 +6,7 @@
 /* Several references at once: get of many, and wait. They are looked at together, and none is waited for
  * alone; what fails is told before the slow ones end. */
 
-struct pending { /* those that have not ended yet, in the caller's order */
+struct pending { /* what is waited for, in the caller's order */
     uint32_t *indices;
     uint32_t count;
 };
@@ -179,8 +179,8 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
         code = wait_for_all(&all, until_ns);
         if (any_failed(&all, &which))
             code = record_outcome(which, 0, &data, &bytes);
-        for (size_t i = 0; code == MORAY_OK && count > 1 && i < count;
-             i++) /* all at once, not in turn */
+        /* All at once, not in turn. */
+        for (size_t i = 0; code == MORAY_OK && count > 1 && i < count; i++)
             if (record_flags(lane_record(&me.lane, indices[i])) & RECORD_RESULT_FAR)
                 fetch_begin(indices[i]);
         for (; code == MORAY_OK && open < count; open++) {

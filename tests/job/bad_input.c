@@ -6,6 +6,7 @@
  *     idle             starts, says "started", ends     (for settings that cannot be)
  *     mpi              moray_init after MPI_Init
  *     uncaught         moray_take_as of a failed task in the driver
+ *     setup            a moray_setup function that ends its process
  *     waits            ends while tasks wait; says how many of them went on as if they had waited
  *     threads          two other threads make their first calls while the first thread is in one
  *     cells            calls of each kind where the table of what waits for what is full
