@@ -150,8 +150,9 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  *     MORAY_WRONG_STATE.
  * moray_new(class, argument...), moray_new_with((.name = "x"), class, argument...)
  *     Makes an actor and returns at once with its handle, held. Errors (null handle): as moray_call.
- *     The process that called it holds the handle until moray_actor_release, also when the task that
- *     made it has ended or returned it. Who gets a handle as a value only borrows it.
+ *     The process that called it holds the handle until moray_actor_release or its own end, also when
+ *     the task that made it has ended or returned it. Who gets a handle as a value only borrows it:
+ *     moray_actor_hold keeps the actor alive, whatever becomes of that process.
  *     One for which no node has a process waits for 10 s; then its calls fail with MORAY_BUSY.
  *
  * A program of several files: in a header, each with the same list and a semicolon,
