@@ -693,6 +693,15 @@ static void forward_new(uint32_t index, const void *bytes, uint32_t count)
     free(whole);
 }
 
+void actors_answered(uint32_t index, const void *answer)
+{
+    bool waits = atomic_load(&lane_record(&agent.lane, index)->home_count) != 0;
+    moray_actor actor;
+
+    memcpy(&actor, answer, sizeof(actor));
+    route_counted(route_of(id_of(&actor)), waits ? lane_home(&agent.lane, index) : 0);
+}
+
 void actors_request(uint32_t index, enum request_kind kind, const void *bytes, uint32_t count)
 {
     const struct request_handle *request = bytes;

@@ -419,9 +419,11 @@ void head_answered(uint64_t token, enum moray_code code, const void *bytes, uint
         return;
     if (code == MORAY_OK && !answer_fits((enum request_kind)record->function, bytes, count))
         agent_end_failed(index, MORAY_PROTOCOL, "an answer of the GCS of %u bytes", count);
-    else if (code == MORAY_OK)
+    else if (code == MORAY_OK) {
+        if (record->function == REQUEST_ACTOR_NEW || record->function == REQUEST_ACTOR_NAMED)
+            actors_answered(index, bytes);
         agent_answer(index, bytes, count);
-    else
+    } else
         agent_end_failed(index, code, "%.*s", (int)count, (const char *)bytes);
 }
 

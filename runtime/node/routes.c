@@ -112,6 +112,16 @@ void route_tell_hold(struct route *route)
     remote_head_ask(token, REQUEST_ACTOR_HOLD, &word, sizeof(word));
 }
 
+void route_counted(struct route *route, uint16_t slot)
+{
+    if (slot)
+        route->holders[slot / 64] |= (uint64_t)1 << slot % 64;
+    if (!route
+             ->told) /* what was said last may be older than the count, or younger: it is said again */
+        route->told = !is_held(route);
+    route_tell_hold(route);
+}
+
 static void lent_end(uint32_t number)
 {
     struct route *route = &agent.routes[agent.lents[number].route];

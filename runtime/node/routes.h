@@ -48,6 +48,10 @@ void route_object_gone(uint32_t record, uint32_t generation);
 /** Tells rank 0 if the first hold has come or the last has gone. */
 void route_tell_hold(struct route *route);
 
+/** Rank 0 counts this node among the holders since it answered the process of a slot; 0: which has ended
+ *  by now, and holds nothing. */
+void route_counted(struct route *route, uint16_t slot);
+
 /** Lets go what was lent to records that have ended by now; and what the process of a slot held. */
 void routes_look(void);
 void routes_drop_holder(uint16_t slot);

@@ -750,6 +750,44 @@ static void a_process_that_ends_holds_nothing_any_more(void)
         }
 }
 
+static void *kills_after_us(void *us)
+{
+    usleep(*(useconds_t *)us);
+    raise(SIGKILL);
+    return NULL;
+}
+
+MORAY_TASK(int32_t, asks_until_it_dies, (word, name), (int32_t, us))
+{
+    pthread_t thread;
+    useconds_t after = (useconds_t)us;
+
+    if (pthread_create(&thread, NULL, kills_after_us, &after) != 0)
+        return 0;
+    for (;;)
+        moray_actor_release(moray_actor_named(built, name.text));
+}
+
+/* Rank 0 counts who asks for an actor by name among its holders: also who hears no answer any more. */
+static void a_process_that_ends_while_it_asks_holds_nothing(void)
+{
+    for (int round = 0; round < 20; round++) {
+        word key = say_number("33 asks", round);
+        char ended[40];
+        built_actor actor =
+            moray_new_with((.name = key.text, .on_rank = on_node(round)), built, key, 1);
+        for (int i = 0; i < 6; i++) {
+            moray_ref ref = moray_call_with((.attempts = 1, .on_rank = on_node(round + i)),
+                                            asks_until_it_dies, key, 200 + (i * 13 + round * 7));
+            DEMAND_CODE(moray_get_bytes(ref, NULL, 0, 10000), MORAY_DIED);
+            DEMAND_OK(moray_release(ref));
+        }
+        DEMAND_OK(moray_actor_release(actor));
+        snprintf(ended, sizeof(ended), "%s ended", key.text);
+        DEMAND(count_becomes(ended, 1));
+    }
+}
+
 static void a_clean_exit_is_never_restarted(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -1001,6 +1039,8 @@ static const struct law laws[] = {
      the_last_handle_ends_it_after_its_queued_calls, 20},
     {"line 33: a process that ends holds nothing any more",
      a_process_that_ends_holds_nothing_any_more, 30},
+    {"line 33: a process that ends while it asks for an actor holds nothing",
+     a_process_that_ends_while_it_asks_holds_nothing, 60},
     {"line 33: a clean exit is never restarted", a_clean_exit_is_never_restarted, 20},
     {"line 33: kill is at once, and restarts if allowed", kill_is_at_once_and_restarts_if_allowed,
      20},
