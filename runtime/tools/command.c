@@ -75,6 +75,21 @@ static bool is_chosen(const struct command_options *options, char *const *enviro
     return options->launcher_options && strstr(options->launcher_options, own);
 }
 
+/* A rank needs some settings before it hears of rank 0, and mpirun hands none to other hosts. */
+static void pass_settings(char *const *environment, struct command *out)
+{
+    for (char *const *at = environment; *at; at++)
+        if (!strncmp(*at, "MORAY_", 6) && strchr(*at, '=')) {
+            add(out, "-x");
+            add(out, keep(out, "%.*s", (int)strcspn(*at, "="), *at));
+        }
+    for (unsigned i = 0; i < out->variable_count; i++)
+        if (!strncmp(out->variables[i], "MORAY_", 6)) {
+            add(out, "-x");
+            add(out, keep(out, "%.*s", (int)strcspn(out->variables[i], "="), out->variables[i]));
+        }
+}
+
 static void make_mpirun(const struct command_options *options, char *const *environment,
                         unsigned core_count, bool is_root, struct command *out)
 {
@@ -96,6 +111,8 @@ static void make_mpirun(const struct command_options *options, char *const *envi
         add(out, "pml");
         add(out, "ob1");
     }
+    if (!is_chosen(options, environment, "mca_base_env_list")) /* mpirun takes it or -x */
+        pass_settings(environment, out);
     if (options->launcher_options)
         add_split(out, options->launcher_options);
 }

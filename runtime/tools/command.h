@@ -6,7 +6,8 @@
  *     else, several ranks          mpirun …
  *     else, one rank               the program itself, with no launcher at all
  *
- * What the user has set (OMPI_MCA_…, launcher options) is never overruled.
+ * What the user has set (OMPI_MCA_…, launcher options) is never overruled. Under mpirun all MORAY_
+ * variables are passed on by -x: a rank on another host needs some before it hears of rank 0.
  * Nothing here starts anything. Threads: one caller at a time.
  */
 #ifndef MORAY_TOOLS_COMMAND_H

@@ -53,6 +53,20 @@ START_TEST(more_ranks_than_cores_are_allowed)
 }
 END_TEST
 
+START_TEST(settings_reach_other_hosts)
+{
+    static char *const settings[] = {"MORAY_QUEUE_MAX=64", "PATH=/bin", "MORAY_SHARE=0", NULL};
+    static char *const own[] = {"MORAY_SHARE=0", "OMPI_MCA_mca_base_env_list=A", NULL};
+
+    ck_assert_str_eq(
+        line_of((struct command_options){.rank_count = 2, .chaos = "worker=1s"}, settings, false),
+        "MORAY_CHAOS=worker=1s mpirun -n 2 --mca pml ob1 -x MORAY_QUEUE_MAX -x MORAY_SHARE "
+        "-x MORAY_CHAOS ./app 'x y'");
+    ck_assert_str_eq(line_of((struct command_options){.rank_count = 2}, own, false),
+                     "mpirun -n 2 --mca pml ob1 ./app 'x y'");
+}
+END_TEST
+
 START_TEST(root_is_meant)
 {
     ck_assert_str_eq(line_of((struct command_options){.rank_count = 2}, nowhere, true),
@@ -140,6 +154,7 @@ int main(void)
     tcase_add_test(laws, one_rank_needs_no_launcher);
     tcase_add_test(laws, several_ranks_go_by_mpirun);
     tcase_add_test(laws, more_ranks_than_cores_are_allowed);
+    tcase_add_test(laws, settings_reach_other_hosts);
     tcase_add_test(laws, root_is_meant);
     tcase_add_test(laws, what_the_user_chose_stays);
     tcase_add_test(laws, an_allocation_of_slurm_goes_by_srun);
