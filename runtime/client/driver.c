@@ -94,9 +94,15 @@ ON_TRIP_THERE static uint16_t idle_worker(const struct lane *lane, uint32_t end,
     return 0;
 }
 
-uint16_t idle_worker_here(const struct lane *lane, const struct node_shared *node)
+uint16_t lend_core(const struct lane *lane, struct node_shared *node)
 {
-    return idle_worker(lane, node->slot_first_actor, cpu_here(), false);
+    uint16_t here = idle_worker(lane, node->slot_first_actor, cpu_here(), false);
+
+    if (here && !atomic_load(&node->parked_slot)) { /* else the driver's lending goes before */
+        atomic_store(&node->lent_yields, 1);
+        atomic_store(&node->lent_slot, here);
+    }
+    return here;
 }
 
 /* Of two that sleep, the idle one becomes the parked one, and the other way round. */

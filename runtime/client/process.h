@@ -31,7 +31,7 @@ struct node_shared {
     _Atomic uint32_t driver_busy;  /* the driver runs user code on a core */
     _Atomic uint32_t parked_slot;  /* worker that gives its core to the driver; 0: none */
     _Atomic uint32_t parked_deep;  /* that slot, if it sleeps long: see sleeper_due() */
-    _Atomic uint32_t lent_slot;    /* worker that has the driver's core for one task; 0: none */
+    _Atomic uint32_t lent_slot;    /* has the driver's or agent's core for a task; 0: none */
     _Atomic uint32_t lent_yields;  /* … and gives it back at the end of the task */
     _Atomic uint32_t lane_workers; /* how many worker processes may take tasks of the queues */
     _Atomic uint32_t ending;       /* the job ends: every process leaves at its next look */
@@ -266,9 +266,10 @@ bool driver_yields(uint32_t index);
 void driver_sleeps(void);
 void driver_returns(void);
 void driver_polls(void);
-/** An idle worker bound to the hardware thread that the caller is on: woken for a task, it needs no other
- *  core to leave its idle state. 0: there is none. Any process. */
-uint16_t idle_worker_here(const struct lane *lane, const struct node_shared *node);
+/** Before a task is queued by a process that will sleep soon: an idle worker bound to the hardware thread
+ *  that the caller is on. Woken for the task it needs no other core to leave its idle state, and
+ *  where no driver lends cores it gives this one back at the task's end. 0: there is none. Any process. */
+uint16_t lend_core(const struct lane *lane, struct node_shared *node);
 /** After tasks may have become ready in a process that runs none of them: the parked worker, which sleeps
  *  long, is woken if there is work and nobody else to take it. Any process. */
 void parked_rouse(struct lane *lane, struct node_shared *node);

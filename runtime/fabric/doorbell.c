@@ -486,8 +486,8 @@ static void link_event(struct doorbell *doorbell, struct link *link, uint32_t ev
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
         return;
     for (int round = 0; round < 4; round++) { /* a bound: others wait as well */
-        had =
-            recv(link->fd, talk->in + talk->in_count, TALK_IN_BYTES - talk->in_count, MSG_DONTWAIT);
+        size_t room = TALK_IN_BYTES - talk->in_count;
+        had = recv(link->fd, talk->in + talk->in_count, room, MSG_DONTWAIT);
         if (had < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (had <= 0) {
@@ -499,6 +499,8 @@ static void link_event(struct doorbell *doorbell, struct link *link, uint32_t ev
             return;
         if (link->state == LINK_UP && !link_records(doorbell, link))
             return;
+        if ((size_t)had < room)
+            return; /* that was all */
     }
 }
 

@@ -105,6 +105,7 @@ static void on_up(void *context, uint32_t rank)
     struct fabric *fabric = context;
     struct fabric_rank *peer = &fabric->ranks[rank];
 
+    fabric->heard++;
     if (peer->state != FABRIC_RANK_ALIVE)
         return;
     fabric->ops->up(fabric, rank);
@@ -165,6 +166,7 @@ static void on_record(void *context, uint32_t rank, enum doorbell_word word, con
 
     if (fabric->ranks[rank].state != FABRIC_RANK_ALIVE)
         return;
+    fabric->heard += word != DOORBELL_BELL;
     if (word == DOORBELL_BELL && count == sizeof(struct fabric_bell)) {
         fabric->suspect_ns = 0;
         hear_bell(fabric, rank, bytes);
@@ -281,20 +283,33 @@ static void rank_lose(struct fabric *fabric, uint32_t rank)
     handler->lost(handler->context, rank, peer->leaving, peer->reason);
 }
 
-/* What ended the sleep? Returns how many descriptors did; `*door` tells of the doorbell's. */
-static int woken(struct fabric *fabric, bool *door)
+/* Whether a descriptor ended the sleep. */
+static bool is_rung(const struct fabric *fabric)
 {
-    struct epoll_event events[8];
-    int count = epoll_wait(fabric->epoll_fd, events, 8, 0);
+    struct epoll_event event;
+
+    return epoll_wait(fabric->epoll_fd, &event, 1, 0) > 0;
+}
+
+static void nap_end(struct fabric *fabric)
+{
     uint64_t ticks;
 
-    *door = false;
-    for (int i = 0; i < count; i++) {
-        *door |= events[i].data.fd == doorbell_fd(fabric->doorbell);
-        if (events[i].data.fd == fabric->timer_fd && read(fabric->timer_fd, &ticks, 8) < 0)
-            continue; /* armed anew meanwhile */
-    }
-    return count;
+    if (read(fabric->timer_fd, &ticks, sizeof(ticks)) > 0)
+        fabric->naps = false;
+}
+
+/* Hears the doorbell; what it tells of may be there by now. Returns how much came, or changed. */
+static size_t door_poll(struct fabric *fabric, uint64_t now)
+{
+    struct doorbell_handler doorbell = {fabric, on_up, on_record, on_end, on_refused};
+
+    fabric->doorbell_ns = now;
+    fabric->door_waits = false;
+    fabric->heard = 0;
+    if (!doorbell_poll(fabric->doorbell, &doorbell))
+        return 0;
+    return fabric->heard + fabric->ops->poll(fabric);
 }
 
 static void rescue_count(struct fabric *fabric)
@@ -315,25 +330,28 @@ static void rescue_suspect(struct fabric *fabric, uint64_t now)
 
 size_t fabric_poll(struct fabric *fabric, const struct fabric_handler *handler)
 {
-    struct doorbell_handler doorbell = {fabric, on_up, on_record, on_end, on_refused};
     uint64_t now = fabric_now_ns();
-    uint64_t asleep_ns = fabric->asleep_ns;
-    bool door = now - fabric->doorbell_ns >= doorbell_every_ns;
-    bool rung = !asleep_ns || woken(fabric, &door) > 0;
-    size_t work = 0;
+    bool slept = fabric->asleep_ns, late = slept && now - fabric->asleep_ns >= rescue_ns;
+    bool rung = !late || is_rung(fabric);
+    bool door = slept || fabric->door_waits || now - fabric->doorbell_ns >= doorbell_every_ns;
+    size_t work;
 
     fabric->handler = handler;
     fabric->asleep_ns = 0;
-    if (door) {
-        work += doorbell_poll(fabric->doorbell, &doorbell);
-        fabric->doorbell_ns = now;
-    }
+    if (slept && fabric->naps)
+        nap_end(fabric);
     size_t carried = fabric->ops->poll(fabric);
-    if (!rung && carried && now - asleep_ns >= rescue_ns)
+    if (slept && !carried && fabric->ops->needs_bells)
+        carried = fabric->ops->poll(fabric); /* MPI looks first, and then makes progress */
+    if (!rung && carried)
         rescue_suspect(fabric, now);
+    if (carried && door && !fabric->door_waits)
+        fabric->door_waits = true; /* its bell says no more than that it came */
+    else if (door)
+        carried += door_poll(fabric, now);
     if (fabric->suspect_ns && now - fabric->suspect_ns > bell_late_ns)
         rescue_count(fabric);
-    work += carried + reads_tell(fabric->reads, handler, now);
+    work = carried + reads_tell(fabric->reads, handler, now);
     for (uint32_t i = 0; i < fabric->ending_count; i++, work++)
         rank_lose(fabric, fabric->ending[i]);
     fabric->ending_count = 0;
@@ -355,6 +373,7 @@ void fabric_nap(struct fabric *fabric, uint64_t ns)
         .it_value = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)}};
 
     timerfd_settime(fabric->timer_fd, 0, &once, NULL);
+    fabric->naps = true;
 }
 
 /* Tells those that believe us awake. False: one cannot be told now. */
@@ -387,7 +406,7 @@ static bool frames_are_due(struct fabric *fabric)
 
 bool fabric_may_sleep(struct fabric *fabric)
 {
-    if (fabric->ending_count)
+    if (fabric->ending_count || fabric->door_waits)
         return false;
     if (frames_are_due(fabric)) {
         if (fabric_now_ns() - fabric->owing_ns < owing_patience_ns)
@@ -404,6 +423,11 @@ bool fabric_may_sleep(struct fabric *fabric)
         return false;
     fabric->asleep_ns = fabric_now_ns();
     return true;
+}
+
+bool fabric_is_asleep(const struct fabric *fabric)
+{
+    return fabric->asleep_ns != 0;
 }
 
 int fabric_fd(const struct fabric *fabric)
@@ -428,6 +452,11 @@ void fabric_counts(const struct fabric *fabric, struct fabric_counts *counts)
 {
     *counts = fabric->counts;
     stream_told(fabric->stream, &counts->messages_received, &counts->bytes_received);
+}
+
+uint64_t fabric_bells(const struct fabric *fabric)
+{
+    return fabric->counts.bells;
 }
 
 const char *fabric_text(const struct fabric *fabric)

@@ -26,7 +26,8 @@
  *     while (fabric_poll(f, &handler) > 0) {}              // work while there is some
  *     … poll some 20-50 µs more, where decisions.md 18 allows it …
  *     if (fabric_may_sleep(f)) epoll_wait(… fabric_fd(f) …, at most 1000 ms);
- * After every epoll_wait, whatever woke it, comes a fabric_poll().
+ * After an epoll_wait comes a fabric_poll(), at once if fabric_fd() ended it; if something else did, what
+ * it brought may be done first, and the caller may sleep again.
  * A target takes part in the reads of others: over TCP nothing is passive. With ofi its descriptor
  * wakes it; with MPI the reader says "begin" and "end" over the doorbell, and between the two
  * fabric_may_sleep() of the target is false. So a source need not know what it granted.
@@ -181,6 +182,10 @@ MORAY_MUST_CHECK enum moray_code fabric_read(struct fabric *fabric, uint32_t ran
  *  that bells are needed, so sleep or poll at once, and do not ask for curiosity. */
 bool fabric_may_sleep(struct fabric *fabric);
 
+/** Whether it has not been polled since fabric_may_sleep() last said yes: while fabric_fd() tells of
+ *  nothing, nothing has come. */
+bool fabric_is_asleep(const struct fabric *fabric);
+
 /** The one descriptor to sleep on (EPOLLIN), the same from open to close: an epoll of the provider's
  *  descriptor, the doorbell's sockets and a timer. */
 int fabric_fd(const struct fabric *fabric);
@@ -194,6 +199,9 @@ void fabric_fence(struct fabric *fabric, uint32_t rank, const char *reason);
 
 /** Whether discovery has ended, so that long messages and reads move. */
 bool fabric_ready(const struct fabric *fabric);
+
+/** Sleeping ranks that were rung so far. */
+uint64_t fabric_bells(const struct fabric *fabric);
 
 /** Copies the counts. */
 void fabric_counts(const struct fabric *fabric, struct fabric_counts *counts);

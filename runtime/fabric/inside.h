@@ -64,6 +64,9 @@ struct fabric {
     struct fabric_counts counts;
     int epoll_fd, timer_fd;
     uint64_t doorbell_ns;                 /* when the doorbell was last looked at */
+    uint32_t heard;                       /* in this look at it, bells apart */
+    bool door_waits;                      /* it may have rung: what came went first */
+    bool naps;                            /* the timer is set */
     uint64_t asleep_ns;                   /* when fabric_may_sleep() last said yes; 0: awake */
     uint64_t reading_ns;                  /* when a peer last said READING */
     uint64_t owing_ns;                    /* when one last rang that owes us frames */

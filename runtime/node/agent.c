@@ -26,7 +26,9 @@ enum {
     END_LIMIT_MS = 2000,
     LOOK_MS = 3,
     LAST_WORDS_MS = 1000,
-    RESCUE_DOUBT_MS = 20
+    RESCUE_DOUBT_MS = 20,
+    GIVEN_NS = 200000, /* a yield that is over soon */
+    PATIENCE = 64      /* so often none, after two that were not */
 };
 
 /* ---- Records in the agent's hands ---- */
@@ -152,6 +154,7 @@ void agent_wake_slot(void *context, uint16_t slot)
         return;
     }
     process_wake_in(&agent.lane, slot);
+    agent.handed_on = true;
 }
 
 static uint64_t soonest(uint64_t a, uint64_t b)
@@ -177,14 +180,21 @@ static void watch_events(int count, const struct epoll_event *events)
 {
     struct zygote_event event;
     uint64_t rung;
+    bool forked = false;
 
     for (int i = 0; i < count; i++) {
         switch (events[i].data.u32) {
         case WATCH_DOORBELL:
             (void)!read(agent.doorbell, &rung, sizeof(rung));
             break;
+        case WATCH_ZYGOTE:
+            forked = true;
+            break;
         case WATCH_OUTPUT:
             output_poll(agent.output, agent.now_ns);
+            break;
+        case WATCH_FABRIC:
+            remote_rung();
             break;
         case WATCH_LINK:
         case WATCH_SHARE:
@@ -194,22 +204,51 @@ static void watch_events(int count, const struct epoll_event *events)
             break;
         }
     }
-    while (agent.zygote && zygote_next(agent.zygote, &event)) {
+    while (forked && zygote_next(agent.zygote, &event)) {
         workers_event(&event);
         if (event.kind == ZYGOTE_LOST)
             break;
     }
 }
 
-/* One turn: everything that waits is done; returns how much that was. */
+/* Who was woken may wait for this core: its work goes before a look for more. Where this takes long (the
+ * core is others' too, each for some ms) it is left for a while, as in driver.c. */
+static void give_way(void)
+{
+    static uint32_t late, patience;
+    uint64_t before_ns;
+
+    if (!agent.handed_on)
+        return;
+    agent.handed_on = false;
+    if (patience) {
+        patience--;
+        return;
+    }
+    before_ns = time_ns();
+    sched_yield();
+    late = time_ns() - before_ns > GIVEN_NS ? late + 1 : 0;
+    if (late == 2) {
+        late = 0;
+        patience = PATIENCE;
+    }
+}
+
+/* One turn: everything that waits is done; returns how much that was. What goes to other ranks goes
+ * before a look at what comes from them. */
 static uint32_t turn(void)
 {
     uint32_t done = lane_mail(&agent.lane, take_mail, NULL);
 
     lane_tick(&agent.lane);
+    if (done)
+        general_tick(); /* what it tells rank 0 goes with the results */
+    done += remote_flush();
+    give_way();
     done += remote_poll();
     general_actions();
     actors_process_ready();
+    give_way();
     return done;
 }
 
@@ -274,7 +313,7 @@ static void loop(void)
         remote_tick();
         output_poll(agent.output, agent.now_ns);
         /* What the lines above wrote for other ranks goes before the sleep, not after it. */
-        if (remote_poll() > 0)
+        if (remote_flush() > 0)
             continue;
         if (remote_keep_polling()) {
             sched_yield(); /* whom its messages woke may wait for this core */
@@ -293,6 +332,7 @@ static void loop(void)
         atomic_store(&agent.lane.self->asleep, 0);
         lane_bit_clear(agent.lane.control->idle, LANE_AGENT);
         agent.now_ns = time_ns();
+        remote_woken();
         watch_events(count < 0 ? 0 : count, events);
     }
 }

@@ -98,6 +98,7 @@ struct agent {
     struct lent *lents;
     uint32_t lent_count, lent_capacity;
     bool mail_came;
+    bool handed_on;   /* somebody that slept was woken in this turn */
     uint64_t rescues; /* sleeps that nothing ended, though there was something to do */
     char *lost_story;
     /* between the driver's thread and this one */

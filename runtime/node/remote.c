@@ -25,7 +25,13 @@
  *     HELLO       each rank to rank 0; when all are there, NODES to all
  */
 
-enum { POLL_AFTER_NS = 50000, PROGRAM_TEXT_BYTES = 128 * 1024 };
+enum {
+    POLL_AFTER_NS = 50000,
+    SILENT_NS =
+        50000, /* after a sleep that something else ended the fabric is left asleep so long */
+    DENSE_NS = 500000, /* between the messages of traffic that is worth polling for */
+    PROGRAM_TEXT_BYTES = 128 * 1024
+};
 
 static bool is_alone(void)
 {
@@ -471,6 +477,18 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
     }
 }
 
+/* Something came from another rank. */
+static void came(void)
+{
+    struct remote *remote = agent.remote;
+
+    if (remote->came_ns != agent.now_ns)
+        remote->dense = agent.now_ns - remote->came_ns < DENSE_NS;
+    remote->came_ns = agent.now_ns;
+    if (remote->dense)
+        remote->poll_until_ns = agent.now_ns + POLL_AFTER_NS;
+}
+
 static void on_message(void *context, uint32_t rank, const void *bytes, size_t count)
 {
     const struct message_world world = {.rank = agent.rank,
@@ -485,6 +503,7 @@ static void on_message(void *context, uint32_t rank, const void *bytes, size_t c
     const struct item *item;
 
     (void)context;
+    came();
     while ((item = message_next(&row))) {
         const char *wrong = message_wrong(item, rank, &world);
         if (wrong) {
@@ -502,6 +521,7 @@ static void on_read_done(void *context, uint64_t cookie, enum moray_code code, b
 {
     (void)context;
     (void)posted;
+    came();
     objects_read_done(cookie, code);
 }
 
@@ -536,24 +556,47 @@ static const struct fabric_handler handler = {.message = on_message,
                                               .refused = on_refused,
                                               .failed = on_failed};
 
-uint32_t remote_poll(void)
+uint32_t remote_flush(void)
 {
+    uint64_t bells;
     uint32_t done;
 
     if (is_alone() || !agent.fabric)
         return 0;
-    done = (uint32_t)fabric_poll(agent.fabric, &handler);
-    done += moves_poll();
+    done = moves_poll();
     if (objects_wait())
         done += objects_poll();
+    bells = fabric_bells(agent.fabric);
     done += out_flush();
-    if (done)
+    agent.handed_on |= fabric_bells(agent.fabric) != bells;
+    if (done && agent.remote->dense)
         agent.remote->poll_until_ns = agent.now_ns + POLL_AFTER_NS;
     return done;
 }
 
+uint32_t remote_poll(void)
+{
+    if (is_alone() || !agent.fabric || agent.now_ns < agent.remote->silent_until_ns)
+        return 0;
+    return (uint32_t)fabric_poll(agent.fabric, &handler) + remote_flush();
+}
+
+void remote_woken(void)
+{
+    if (!is_alone() && agent.fabric && fabric_is_asleep(agent.fabric))
+        agent.remote->silent_until_ns = agent.now_ns + SILENT_NS;
+}
+
+void remote_rung(void)
+{
+    if (!is_alone())
+        agent.remote->silent_until_ns = 0;
+}
+
 bool remote_may_sleep(void)
 {
+    if (!is_alone())
+        agent.remote->silent_until_ns = 0;
     return is_alone() || !agent.fabric || fabric_may_sleep(agent.fabric);
 }
 

@@ -19,7 +19,13 @@
 
 bool remote_start(struct moray_error *error);
 void remote_stop(bool clean);
+/** Takes what came from other ranks, and gives the fabric what is to go there; flush does the second
+ *  alone. How much was done. */
 uint32_t remote_poll(void);
+uint32_t remote_flush(void);
+/** After a sleep of the agent; after it, if the fabric's descriptor ended it. */
+void remote_woken(void);
+void remote_rung(void);
 void remote_tick(void);
 bool remote_may_sleep(void);
 bool remote_keep_polling(void);

@@ -36,7 +36,9 @@ struct remote {
     uint32_t known_count;
     bool all_known, ended, mpi, told_end;
     struct share *share;
-    uint64_t poll_until_ns;
+    uint64_t poll_until_ns, came_ns; /* came: the last message or read */
+    uint64_t silent_until_ns;        /* its descriptor told of nothing when the agent woke */
+    bool dense;                      /* it came soon after the one before */
     /* stand-ins: {owner, index} -> index here; and what the owner counts for us */
     struct map stand_ins;
     struct map executing; /* task or call stand-in -> the owner's record: rank, index; see names */

@@ -500,7 +500,7 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     agent.remote->arrived++;
     agent.lane.rouse_first = 0;
     if (agent.now_ns - agent.remote->arrived_ns > ALONE_NS) /* soon this agent sleeps */
-        agent.lane.rouse_first = idle_worker_here(&agent.lane, agent.node);
+        agent.lane.rouse_first = lend_core(&agent.lane, agent.node);
     agent.remote->arrived_ns = agent.now_ns;
     if (!depends(index, task, inputs, count) || !submits(index, kind, actor)) {
         lane_publish(&agent.lane, index, RECORD_RUNNING);
