@@ -306,13 +306,16 @@ static void own_record(struct repair *repair, uint32_t index)
     uint64_t life = record_life(record);
 
     if (life_state(life) == RECORD_MAKING) {
-        /* Its blocks are found by the arena's repair, its edges lead nowhere from now on. */
-        atomic_store(&record->flags, 0);
-        orphan(lane, index);
+        /* Its blocks are found by the arena's repair, its edges lead nowhere from now on. What the agent
+         * keeps for it is let go as for one that failed. */
+        uint16_t tied = record_flags(record) & RECORD_TIED;
+        atomic_store(&record->flags, tied);
+        if (tied)
+            atomic_store(&record->life,
+                         life = life_of(RECORD_FAILED, repair->dead, 0, life_generation(life)));
     }
     if (life_state(life) <= RECORD_MAKING) {
-        if (life_state(life) != RECORD_MAKING)
-            orphan(lane, index);
+        orphan(lane, index);
         return;
     }
     record->input_holds =

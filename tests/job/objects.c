@@ -1173,6 +1173,42 @@ static void a_pending_call_keeps_what_its_values_contain(void)
     }
 }
 
+static void *kills_after_us(void *us)
+{
+    usleep(*(useconds_t *)us);
+    raise(SIGKILL);
+    return NULL;
+}
+
+MORAY_TASK(int32_t, puts_until_it_dies, (parcel, p), (int32_t, us))
+{
+    pthread_t thread;
+    useconds_t after = (useconds_t)us;
+
+    if (pthread_create(&thread, NULL, kills_after_us, &after) != 0)
+        return 0;
+    for (;;) {
+        moray_release(moray_put_value(parcel, p));
+        moray_release(moray_put_refs("x", 1, &p.inside, 1));
+    }
+}
+
+static void a_value_that_was_being_put_leaves_nothing(void)
+{
+    uint64_t before = free_bytes(), sum;
+
+    for (int i = 0; i < 40; i++) {
+        moray_ref inner = put_filled(HELD_BYTES, 7, &sum);
+        parcel boxed = {inner, 3};
+        moray_ref dies = moray_call_with((.attempts = 1, .on_rank = on_node(i)), puts_until_it_dies,
+                                         boxed, 200 + i * 37);
+        DEMAND_CODE(moray_get_bytes(dies, NULL, 0, 10000), MORAY_DIED);
+        DEMAND_OK(moray_release(dies));
+        DEMAND_OK(moray_release(inner));
+        DEMAND(becomes_free(before - MIB));
+    }
+}
+
 /* Also for the next process of an actor that restarts. */
 static void a_constructor_keeps_its_arguments(void)
 {
@@ -1483,6 +1519,8 @@ static const struct law laws[] = {
      what_is_inside_is_never_held_by_nobody_on_its_way, 30},
     {"line 38: a reference returned bare is kept", a_reference_returned_bare_is_kept, 20},
     {"line 38: a value that is put keeps what it contains", a_put_value_keeps_what_it_contains, 20},
+    {"line 38: a value that was being put when its process died leaves nothing",
+     a_value_that_was_being_put_leaves_nothing, 60},
     {"line 38: a pending call keeps what its values contain",
      a_pending_call_keeps_what_its_values_contain, 20},
     {"line 38: a constructor keeps its arguments", a_constructor_keeps_its_arguments, 30},

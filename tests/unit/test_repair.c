@@ -97,6 +97,37 @@ START_TEST(only_the_innermost_task_is_charged)
 }
 END_TEST
 
+static void note_free(void *context, const struct lane_mail *mail)
+{
+    if (mail->kind == CELL_FREE_ME)
+        *(struct lane_mail *)context = *mail;
+}
+
+/* It was being put when its process died, and the agent holds what is inside of it. */
+START_TEST(what_the_agent_keeps_for_one_in_the_making_is_let_go)
+{
+    uint32_t object = lane_make(&lanes[WORKER], RECORD_OBJECT), plain;
+    struct record *record = lane_record(&lanes[0], object);
+    uint32_t generation = generation_of(object);
+    struct lane_mail mail = {0};
+
+    plain = lane_make(&lanes[WORKER], RECORD_OBJECT);
+    atomic_fetch_or(&record->flags, RECORD_CONTAINS | RECORD_BLOCK);
+    lane_detach(&lanes[WORKER]);
+    ck_assert(lane_repair(&lanes[0], WORKER, &calls));
+    ck_assert_int_eq(life_state(record_life(lane_record(&lanes[0], plain))), RECORD_ORPHAN);
+    lane_mail(&lanes[0], note_free, &mail);
+    ck_assert_uint_eq(mail.index, object);
+    ck_assert_uint_eq(mail.generation, generation);
+    ck_assert(lane_find(&lanes[0], object, generation) == record);
+    atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONTAINS);
+    lane_look(&lanes[0], object);
+    node_attach(&node, &lanes[WORKER], WORKER, LANE_IS_WORKER);
+    pool_collect(&lanes[WORKER].record_pool, ~(uint64_t)0);
+    ck_assert_uint_eq(pool_free_count(&lanes[WORKER].record_pool), POOL_SLAB_ITEMS);
+}
+END_TEST
+
 START_TEST(what_stands_in_a_queue_is_not_queued_again)
 {
     for (int i = 0; i < 30; i++)
@@ -248,6 +279,7 @@ int main(void)
 
     tcase_add_checked_fixture(laws, setup, teardown);
     tcase_add_test(laws, only_the_innermost_task_is_charged);
+    tcase_add_test(laws, what_the_agent_keeps_for_one_in_the_making_is_let_go);
     tcase_add_test(laws, what_stands_in_a_queue_is_not_queued_again);
     tcase_add_test(laws, a_thief_that_looked_before_a_death_gets_nothing_after_the_repair);
     tcase_add_test(laws, children_that_nobody_holds_are_cancelled_others_live);
