@@ -86,26 +86,26 @@ void agent_answer(uint32_t index, const void *bytes, uint64_t count)
 
 /* ---- Mail ---- */
 
-static void take_call(const struct lane_mail *mail)
+void agent_take_call(uint32_t index, uint32_t generation)
 {
-    struct record *record = lane_find(&agent.lane, mail->index, mail->generation);
+    struct record *record = lane_find(&agent.lane, index, generation);
     uint16_t flags;
 
     if (!record)
         return;
     flags = record_flags(record);
     if (record->kind == RECORD_REQUEST)
-        requests_take(mail->index, mail->generation);
+        requests_take(index, generation);
     else if (flags & RECORD_FAR_CALL)
-        actors_call_far(mail->index, mail->generation);
+        actors_call_far(index, generation);
     else if (record->kind == RECORD_METHOD)
-        actors_call_dead(mail->index);
+        actors_call_dead(index);
     else if (flags & RECORD_GENERAL) {
-        if (lane_home(&agent.lane, mail->index) != LANE_AGENT ||
-            !actors_creation_ready(mail->index, mail->generation))
-            general_take(mail->index, mail->generation);
+        if (lane_home(&agent.lane, index) != LANE_AGENT ||
+            !actors_creation_ready(index, generation))
+            general_take(index, generation);
     } else
-        workers_push_ready(mail->index);
+        workers_push_ready(index);
 }
 
 static void take_mail(void *context, const struct lane_mail *mail)
@@ -114,7 +114,7 @@ static void take_mail(void *context, const struct lane_mail *mail)
     agent.mail_came = true;
     switch (mail->kind) {
     case CELL_CALL:
-        take_call(mail);
+        agent_take_call(mail->index, mail->generation);
         break;
     case CELL_ENDED:
         general_ended(mail->index);

@@ -119,6 +119,8 @@ void agent_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /** Fails a record that is RUNNING by slot 0. */
 void agent_end_failed(uint32_t index, enum moray_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/** A record that is QUEUED goes on: a request is served, a task placed, a call sent on. Twice is harmless. */
+void agent_take_call(uint32_t index, uint32_t generation);
 /** Takes a request or task that is QUEUED for slot 0. */
 bool agent_claim(uint32_t index, uint32_t generation);
 /** Ends a RUNNING request with these bytes. */
@@ -189,6 +191,7 @@ void node_actors_end(void);
 enum moray_code general_start(struct moray_error *error);
 void general_take(uint32_t index, uint32_t generation);
 void general_ended(uint32_t index);
+void general_look(void); /* at all tasks, whether they have ended */
 void general_actions(void);
 void general_process_died(uint16_t slot);
 void general_tick(void);

@@ -273,6 +273,12 @@ void general_ended(uint32_t index)
     forget(number);
 }
 
+void general_look(void)
+{
+    for (uint32_t i = task_count; i-- > 0;) /* the last one takes the place of one that goes */
+        general_ended(tasks[i].index);
+}
+
 void general_process_died(uint16_t slot)
 {
     for (uint32_t i = 0; i < task_count; i++)

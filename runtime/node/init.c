@@ -149,6 +149,7 @@ static enum moray_code arena_make(struct moray_error *error)
         .queue_max = queue < QUEUE_RING_MAX ? (uint32_t)queue : QUEUE_RING_MAX,
         .record_count =
             queue + queue / 4 < RECORDS_MIN ? RECORDS_MIN : (uint32_t)(queue + queue / 4),
+        .slab_each = true,
     };
     if ((code = lane_plan(&options, &layout, error)) != MORAY_OK)
         return code;

@@ -379,6 +379,15 @@ static const struct repair_calls repair_calls = {.running = dead_running,
                                                  .cancelled = dead_cancelled,
                                                  .ended = dead_ended};
 
+/* The same, from the agent's own look at all records: it needs no cell. */
+static void untold_queued(void *context, uint32_t index)
+{
+    (void)context;
+    agent_take_call(index, life_generation(record_life(lane_record(&agent.lane, index))));
+}
+
+static const struct repair_calls untold_calls = {.queued = untold_queued, .ended = dead_ended};
+
 static void free_core_of(uint16_t slot)
 {
     for (uint32_t core = 0; core < agent.node->core_count; core++) {
@@ -554,6 +563,11 @@ void workers_tick(void)
         for (uint32_t slot = 1; slot < agent.slot_count; slot++)
             if (agent.slots[slot].use == SLOT_REPAIRING)
                 bury((uint16_t)slot);
+    }
+    if (atomic_load(&agent.lane.control->untold)) {
+        agent.ready_overflow_count = 0; /* all of it is found anew */
+        general_look();
+        (void)!lane_tell_untold(&agent.lane, &untold_calls); /* else at the next look */
     }
     while (agent.ready_overflow_count) {
         uint64_t tail = atomic_load(&agent.lane.self->tail);

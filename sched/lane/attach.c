@@ -26,7 +26,8 @@ static uint32_t slot_words_of(const struct lane_options *options)
 enum moray_code lane_plan(const struct lane_options *options, struct arena_layout *layout,
                           struct moray_error *error)
 {
-    uint32_t records = round_up(options->record_count, POOL_SLAB_ITEMS);
+    uint32_t records = round_up(options->record_count, POOL_SLAB_ITEMS) +
+                       (options->slab_each ? options->slot_count * POOL_SLAB_ITEMS : 0);
 
     if (options->slot_count < 2 || options->slot_count > LANE_SLOTS_MAX)
         return error_set(error, MORAY_INVALID,
@@ -55,6 +56,7 @@ void lane_format(void *region, const struct arena_layout *layout,
     control->rank = rank;
     control->slot_words = slot_words_of(options);
     control->worker_words = 1;
+    control->slabs_kept = options->slab_each ? options->slot_count : 0;
     control->rows = layout->records + (uint64_t)layout->record_count * sizeof(struct record);
     control->magic = 0x3159415251304d00;
 }
@@ -95,11 +97,11 @@ enum moray_code lane_attach(struct lane *lane, void *region, uint16_t slot,
     lane->self = &lane->slots[slot];
     arena_attach(&lane->arena, region, layout, slot, lane_refers);
     pool_attach(&lane->record_pool, (struct pool_slab *)(base + layout->record_slabs),
-                layout->record_count / POOL_SLAB_ITEMS, &control->records_claimed, slot,
-                record_settle, lane);
+                layout->record_count / POOL_SLAB_ITEMS, control->slabs_kept,
+                &control->records_claimed, slot, record_settle, lane);
     pool_attach(&lane->cell_pool, (struct pool_slab *)(base + layout->cell_slabs),
-                layout->cell_count / POOL_SLAB_ITEMS, &control->cells_claimed, slot, cell_settle,
-                lane);
+                layout->cell_count / POOL_SLAB_ITEMS, control->slabs_kept, &control->cells_claimed,
+                slot, cell_settle, lane);
     take_over_holds(lane);
     uint32_t words = atomic_load(&control->worker_words);
     while (kind == LANE_IS_WORKER && words <= slot / 64u &&

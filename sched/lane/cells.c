@@ -143,8 +143,8 @@ static void ready_tell(struct lane *lane, uint32_t index, uint32_t generation, s
         lane_wake(lane, target.slot);
     else if (target.where == TO_QUEUE)
         lane_push_hint(lane, index);
-    else if (lane_post(lane, LANE_AGENT, index, generation, CELL_CALL, 0) != MORAY_OK)
-        lane_wake(lane, LANE_AGENT);
+    else
+        (void)!lane_post(lane, LANE_AGENT, index, generation, CELL_CALL, 0);
 }
 
 /* One edge: the input is there. A task that has gone on, or been told before, is left alone. */
@@ -213,8 +213,14 @@ enum moray_code lane_post(struct lane *lane, uint16_t slot, uint32_t index, uint
 {
     uint32_t cell = cell_take(lane);
 
-    if (cell == POOL_NONE)
+    if (cell == POOL_NONE) {
+        /* Truth is in the record. (What is to be freed is told again by its home.) */
+        if (slot == LANE_AGENT && (kind == CELL_CALL || kind == CELL_ENDED))
+            atomic_store(&lane->control->untold, 1);
+        if (slot == LANE_AGENT)
+            lane_wake(lane, LANE_AGENT);
         return MORAY_BUSY;
+    }
     cell_push(lane, cell, slot | LANE_LIST_MAILBOX, index, generation, kind, detail);
     lane_wake(lane, slot);
     return MORAY_OK;

@@ -279,10 +279,10 @@ ON_TRIP void tell_waiters(struct lane *lane, uint32_t index)
     bits &= ~((uint64_t)1 << LANE_DIRECT_SLOTS);
     for (; bits; bits &= bits - 1) {
         uint16_t slot = (uint16_t)__builtin_ctzll(bits);
-        /* Without a cell the agent is woken all the same, and looks at all that it waits for. */
-        if (slot != LANE_AGENT ||
-            lane_post(lane, LANE_AGENT, index, generation, CELL_ENDED, 0) != MORAY_OK)
+        if (slot != LANE_AGENT)
             lane_wake(lane, slot);
+        else
+            (void)!lane_post(lane, LANE_AGENT, index, generation, CELL_ENDED, 0);
     }
 }
 
@@ -338,8 +338,8 @@ static void free_by_agent(struct lane *lane, uint32_t index, uint32_t generation
 {
     if (lane_post(lane, LANE_AGENT, index, generation, CELL_FREE_ME, 0) == MORAY_OK)
         return;
-    lane_wake(lane, LANE_AGENT); /* its mail has the cells that are missing */
-    home_tell(lane, index);      /* and this slot tries again */
+    home_tell(lane,
+              index); /* the agent's mail has the cells that are missing: this slot tries again */
 }
 
 /* True: it is free now, and the caller's to give back. Its inputs are added to `dropped`: to drop one

@@ -271,8 +271,7 @@ void lane_push_hint(struct lane *lane, uint32_t index)
     }
     /* The agent keeps what finds no room in a ring. */
     uint64_t life = record_life(lane_record(lane, index));
-    if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_CALL, 0) != MORAY_OK)
-        lane_wake(lane, LANE_AGENT);
+    (void)!lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_CALL, 0);
 }
 
 /* ---- Making and submitting ---- */

@@ -103,6 +103,8 @@ struct lane_control {
         worker_words; /* of those, the first: they have all workers that there ever were */
     uint64_t rows;    /* offset of the rows of bits for slots from LANE_DIRECT_SLOTS on */
     _Atomic uint32_t records_claimed, cells_claimed;
+    uint32_t slabs_kept;     /* the last ones of records and of cells, one a slot */
+    _Atomic uint32_t untold; /* a word to the agent found no cell: lane_tell_untold() */
     /* bits a slot; set by its owner, cleared by who finds the queue empty several times */
     _Alignas(64) _Atomic uint64_t queues[LANE_SLOT_WORDS];
     /* bits a slot: looks for work, so nobody need be woken for it / sleeps and would take work */
@@ -140,6 +142,7 @@ struct lane_options {
     uint32_t slot_count;   /* 2 to LANE_SLOTS_MAX */
     uint32_t queue_max;    /* tasks queued a slot; made a power of two */
     uint32_t record_count; /* made a multiple of 512 */
+    bool slab_each;        /* besides, records and cells for each slot that no other can have */
 };
 
 /** Lays out a region for lane and arena. Errors: those of arena_plan(), and MORAY_INVALID. */
@@ -237,7 +240,8 @@ struct lane_mail {
     enum lane_cell_kind kind;
     uint32_t detail;
 };
-/** Puts a cell into the mailbox of `slot` and wakes it. Errors: MORAY_BUSY: no cell left. */
+/** Puts a cell into the mailbox of `slot` and wakes it. Errors: MORAY_BUSY: no cell left; the agent is
+ *  woken all the same, and finds what became ready or ended among all records. */
 MORAY_MUST_CHECK enum moray_code lane_post(struct lane *lane, uint16_t slot, uint32_t index,
                                            uint32_t generation, enum lane_cell_kind kind,
                                            uint32_t detail);

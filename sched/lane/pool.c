@@ -23,10 +23,12 @@ static bool push(uint32_t **items, uint32_t *count, uint32_t *capacity, uint32_t
 }
 
 void pool_attach(struct pool *pool, struct pool_slab *slabs, uint32_t slab_count,
-                 _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle, void *context)
+                 uint32_t slabs_kept, _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle,
+                 void *context)
 {
     *pool = (struct pool){.slabs = slabs,
                           .slab_count = slab_count,
+                          .slabs_kept = slabs_kept,
                           .claimed = claimed,
                           .slot = slot,
                           .known = POOL_NONE,
@@ -82,10 +84,33 @@ static bool collect_some(struct pool *pool)
     return pool->few_count > 0;
 }
 
+static bool claimed_now(struct pool *pool, uint32_t slab)
+{
+    if (!push(&pool->own, &pool->own_count, &pool->own_capacity, slab))
+        return false;
+    for (uint32_t i = POOL_SLAB_ITEMS; i-- > 0;)
+        pool_give(pool, slab * POOL_SLAB_ITEMS + i);
+    return true;
+}
+
+/* The mark goes first: a slab below it need not have an owner. */
+static bool claim_kept(struct pool *pool)
+{
+    uint32_t slab = pool->slab_count - pool->slabs_kept + pool->slot, nobody = 0;
+    uint32_t end = atomic_load(pool->claimed);
+
+    if (pool->slot >= pool->slabs_kept || atomic_load(&pool->slabs[slab].owner) != 0)
+        return false;
+    while (end <= slab && !atomic_compare_exchange_weak(pool->claimed, &end, slab + 1))
+        ;
+    return atomic_compare_exchange_strong(&pool->slabs[slab].owner, &nobody, pool->slot + 1u) &&
+           claimed_now(pool, slab);
+}
+
 static bool claim(struct pool *pool)
 {
     for (uint32_t slab = atomic_load_explicit(pool->claimed, memory_order_relaxed);
-         slab < pool->slab_count; slab++) {
+         slab < pool->slab_count - pool->slabs_kept; slab++) {
         uint32_t nobody = 0, seen = slab;
         bool won = atomic_compare_exchange_strong_explicit(&pool->slabs[slab].owner, &nobody,
                                                            pool->slot + 1u, memory_order_acq_rel,
@@ -93,13 +118,8 @@ static bool claim(struct pool *pool)
         /* Whoever comes by raises the mark, so a death after the swap above leaves it right. */
         atomic_compare_exchange_strong_explicit(pool->claimed, &seen, slab + 1,
                                                 memory_order_acq_rel, memory_order_relaxed);
-        if (!won)
-            continue;
-        if (!push(&pool->own, &pool->own_count, &pool->own_capacity, slab))
-            return false;
-        for (uint32_t i = POOL_SLAB_ITEMS; i-- > 0;)
-            pool_give(pool, slab * POOL_SLAB_ITEMS + i);
-        return true;
+        if (won)
+            return claimed_now(pool, slab);
     }
     return false;
 }
@@ -107,8 +127,11 @@ static bool claim(struct pool *pool)
 /* False: no room is left. */
 OFF_TRIP static bool refill(struct pool *pool)
 {
-    if (pool->free_count == 0 && !collect_some(pool) && !claim(pool))
+    if (pool->free_count == 0 && !collect_some(pool) && !claim(pool)) {
         pool_collect(pool, ~(uint64_t)0);
+        if (pool->few_count == 0)
+            (void)claim_kept(pool);
+    }
     while (pool->free_count > 0 && pool->few_count < POOL_FEW / 2)
         pool->few[pool->few_count++] = pool->free[--pool->free_count];
     return pool->few_count > 0;

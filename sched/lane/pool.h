@@ -1,7 +1,9 @@
 /**
  * Pools of type-stable items in the arena: records and cells.
  *
- *     slab: 512 items; belongs to the slot that claimed it, for ever
+ *     slab: 512 items; belongs to the slot that claimed it, for ever. Some are kept, one a slot, which
+ *                                    claims it when there is no other: who takes all others, and is done
+ *                                    with them, does not stop the rest
  *     free items of a living slot    in its private stack, known to nobody else; the top of it beside
  *                                    what is needed anyway, so that a few tasks touch no page more
  *     items freed by others          a bit in the slab, which the owner collects: a hint, since the
@@ -32,9 +34,9 @@ struct pool_slab {
 typedef bool pool_settle(void *context, uint32_t item);
 
 struct pool {
-    struct pool_slab *slabs; /* in the region */
-    uint32_t slab_count;
-    _Atomic uint32_t *claimed; /* in the region: slabs below it may have an owner */
+    struct pool_slab *slabs;         /* in the region */
+    uint32_t slab_count, slabs_kept; /* the last ones of slab_count are kept; 0: none */
+    _Atomic uint32_t *claimed;       /* in the region: slabs below it may have an owner */
     uint16_t slot;
     pool_settle *settle;
     void *context;
@@ -50,7 +52,8 @@ struct pool {
 
 /** Takes the slabs of the slot's earlier processes over. */
 void pool_attach(struct pool *pool, struct pool_slab *slabs, uint32_t slab_count,
-                 _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle, void *context);
+                 uint32_t slabs_kept, _Atomic uint32_t *claimed, uint16_t slot, pool_settle *settle,
+                 void *context);
 void pool_detach(struct pool *pool);
 
 /** A free item: from the stack, else collected, else of a new slab. POOL_NONE: no room is left.

@@ -333,8 +333,8 @@ static void own_record(struct repair *repair, uint32_t index)
         tell_edges(lane, index);
     if (!(record_flags(record) & RECORD_TIED))
         orphan(lane, index);
-    else if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0) != MORAY_OK)
-        lane_wake(lane, LANE_AGENT);
+    else
+        (void)!lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0);
 }
 
 static bool bit_take(struct lane *lane, uint32_t index, uint16_t slot, bool waiters)
@@ -472,6 +472,25 @@ static void settle_queue(struct lane_slot *slot)
         return;
     (void)!atomic_compare_exchange_strong(&slot->head, &head, head + 1);
     atomic_store(&slot->tail, atomic_load(&slot->head));
+}
+
+bool lane_tell_untold(struct lane *lane, const struct repair_calls *calls)
+{
+    struct repair repair = {.lane = lane, .calls = calls, .dead = UINT16_MAX};
+
+    if (!atomic_load_explicit(&lane->control->untold, memory_order_relaxed))
+        return true;
+    repair.end = records_end(lane);
+    repair.marks = calloc(repair.end + 1, sizeof(*repair.marks));
+    if (!repair.marks)
+        return false;
+    atomic_store(&lane->control->untold,
+                 0); /* before the look: what comes meanwhile sets it again */
+    find_listed(&repair);
+    for (uint32_t index = 0; index < repair.end; index++)
+        tell_again(&repair, index);
+    free(repair.marks);
+    return true;
 }
 
 bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *calls)

@@ -41,6 +41,11 @@ struct repair_calls {
 MORAY_MUST_CHECK bool lane_repair(struct lane *lane, uint16_t dead,
                                   const struct repair_calls *calls);
 
+/** Where words to the agent found no cell: tells, by `queued` and `ended`, what all records say. Cheap if
+ *  there are none, else a pass over all records. False: private memory is short; it is to be called again.
+ *  `lane` is the agent's. */
+MORAY_MUST_CHECK bool lane_tell_untold(struct lane *lane, const struct repair_calls *calls);
+
 /** Inside `running`: the record of the dead slot becomes QUEUED (attempt + charge), or this slot's
  *  RUNNING, to be ended by lane_finish(). */
 void lane_requeue_dead(struct lane *lane, uint32_t index, uint32_t charge);

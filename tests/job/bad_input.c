@@ -10,6 +10,8 @@
  *     waits            ends while tasks wait; says how many of them went on as if they had waited
  *     threads          two other threads make their first calls while the first thread is in one
  *     cells            calls of each kind where the table of what waits for what is full
+ *     cells general    the same where the agent places those that wait
+ *     records          one process takes all records and lets them go; another needs some then
  */
 #include "law.h"
 
@@ -291,8 +293,9 @@ static void busy(bool refused, const char *what)
 
 /* Each of many tasks waits for another, eight times: what tells one of the other's end runs out before the
  * records do. */
-static int fill_the_cells(void)
+static int fill_the_cells(bool general)
 {
+
     enum { SUMS_MAX = 1 << 20 };
     moray_ref *sums = calloc(SUMS_MAX, sizeof(*sums)), late;
     moray_subscription *subscription;
@@ -305,10 +308,11 @@ static int fill_the_cells(void)
     value = moray_take_as(int32_t, moray_call(tally_add, actor, 1));
     late = moray_call(naps, 1500);
     do
-        sums[count] = moray_call(sum_of_8, late, late, late, late, late, late, late, late);
+        sums[count] = moray_call_with((.cores = general ? 0.5 : 0), sum_of_8, late, late, late,
+                                      late, late, late, late, late);
     while (sums[count].owner && ++count < SUMS_MAX);
     busy(count < SUMS_MAX, "a task");
-    for (int i = 0; i < 600; i++) { /* more than one slab of records */
+    for (int i = 0; i < 600 && !general; i++) { /* more than one slab of records */
         moray_ref ref = moray_call(tally_add, actor, 1);
         busy(!ref.owner, "a method");
         ref = moray_call(tally_add_two, actor, late, 1);
@@ -324,6 +328,41 @@ static int fill_the_cells(void)
     moray_unsubscribe(subscription);
     moray_actor_release(actor);
     free(sums);
+    printf("%s, then %d\n", count ? "full" : "never full", value);
+    return moray_finalize();
+}
+
+MORAY_TASK(int32_t, nests, (int32_t, children))
+{
+    moray_ref refs[64];
+    int32_t sum = 0;
+
+    for (int32_t i = 0; i < children && i < 64; i++)
+        refs[i] = moray_call(add, i, 1);
+    for (int32_t i = 0; i < children && i < 64; i++)
+        sum += moray_take_as(int32_t, refs[i]);
+    return sum;
+}
+
+static int fill_the_records(void)
+{
+    enum { PUTS_MAX = 1 << 20 };
+    moray_ref *refs = calloc(PUTS_MAX, sizeof(*refs)), nested;
+    int32_t value = 0;
+    size_t count = 0;
+
+    while (refs && count < PUTS_MAX && (refs[count] = moray_put_value(int32_t, 1)).owner)
+        count++;
+    busy(count < PUTS_MAX, "a put");
+    for (size_t i = 0; i < count; i++)
+        moray_release(refs[i]);
+    for (int i = 0; i < 20; i++) {
+        nested = moray_call(nests, 64);
+        if (moray_get(nested, &value, 5000) != MORAY_OK)
+            printf("%s\n", moray_error(nested));
+        moray_release(nested);
+    }
+    free(refs);
     printf("%s, then %d\n", count ? "full" : "never full", value);
     return moray_finalize();
 }
@@ -390,7 +429,9 @@ static int one_mode(const char *mode, int argc, char **argv)
     if (!strcmp(mode, "threads"))
         return call_from_threads();
     if (!strcmp(mode, "cells"))
-        return fill_the_cells();
+        return fill_the_cells(argc > 2);
+    if (!strcmp(mode, "records"))
+        return fill_the_records();
     puts("started");
     return moray_finalize();
 }

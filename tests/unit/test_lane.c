@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sched/lane/inside.h"
+#include "sched/lane/repair.h"
 #include "tests/lane/node.h"
 #include "tests/unit/law.h"
 
@@ -316,6 +317,105 @@ START_TEST(records_run_out_with_a_word_and_come_back)
         ck_assert_uint_ne(made[i] = node_make(&lanes[DRIVER], NULL, 0, NULL), RECORD_NONE);
     for (uint32_t i = 0; i < count; i++)
         lane_abandon(&lanes[DRIVER], made[i]);
+}
+END_TEST
+
+/* … but not all of them, where some are kept for each slot. */
+START_TEST(one_slot_cannot_take_what_is_kept_for_another)
+{
+    enum { SLOTS = 4, ALL = 1024 + POOL_SLAB_ITEMS };
+    static uint32_t made[ALL], own[POOL_SLAB_ITEMS];
+    struct lane_options options = {.data_bytes = 4 << 20,
+                                   .slot_count = SLOTS,
+                                   .queue_max = 64,
+                                   .record_count = 1024,
+                                   .slab_each = true};
+    struct node other;
+    struct lane greedy, modest;
+
+    node_open(&other, &options);
+    node_attach(&other, &greedy, 1, LANE_IS_DRIVER);
+    node_attach(&other, &modest, 2, LANE_IS_WORKER);
+    for (int turn = 0; turn < 2; turn++) {
+        for (uint32_t i = 0; i < ALL; i++)
+            ck_assert_uint_ne(made[i] = lane_make(&greedy, RECORD_TASK), RECORD_NONE);
+        ck_assert_uint_eq(lane_make(&greedy, RECORD_TASK), RECORD_NONE);
+        for (uint32_t i = 0; i < POOL_SLAB_ITEMS; i++)
+            ck_assert_uint_ne(own[i] = lane_make(&modest, RECORD_TASK), RECORD_NONE);
+        ck_assert_uint_eq(lane_make(&modest, RECORD_TASK), RECORD_NONE);
+        for (uint32_t i = 0; i < POOL_SLAB_ITEMS; i++) {
+            ck_assert_uint_eq(lane_home(&modest, own[i]), 2);
+            lane_abandon(&modest, own[i]);
+        }
+        for (uint32_t i = 0; i < ALL; i++) {
+            ck_assert_uint_eq(lane_home(&greedy, made[i]), 1);
+            lane_abandon(&greedy, made[i]);
+        }
+        if (turn == 0) { /* the slot's next process has them as well */
+            lane_detach(&modest);
+            ck_assert(lane_repair(&greedy, 2, &(struct repair_calls){0}));
+            node_attach(&other, &modest, 2, LANE_IS_WORKER);
+        }
+    }
+    lane_detach(&greedy);
+    lane_detach(&modest);
+    node_close(&other);
+}
+END_TEST
+
+/* A word for the agent that finds no cell is found in the records. */
+static uint32_t told_count;
+static void count_told(void *context, uint32_t index)
+{
+    (void)index;
+    (void)context;
+    told_count++;
+}
+
+static void queue_told(void *context, uint32_t index)
+{
+    (void)context;
+    lane_push_hint(&lanes[LANE_AGENT], index);
+}
+
+START_TEST(a_word_without_a_cell_is_not_lost)
+{
+    static const struct repair_calls calls = {.queued = count_told, .ended = count_told};
+    static const struct repair_calls queues = {.queued = queue_told, .ended = count_told};
+    enum { TASKS = 300 };
+    static uint32_t tasks[TASKS], cells[4096];
+    uint32_t cell_count = 0;
+
+    teardown();
+    open_with(2048, 64, 4 << 20);
+    uint32_t input = node_submit(&lanes[DRIVER], NULL, 0, NULL);
+    for (int i = 0; i < TASKS; i++)
+        tasks[i] = node_submit(&lanes[DRIVER], &input, 1, NULL);
+    ck_assert(lane_tell_untold(&lanes[LANE_AGENT], &calls));
+    ck_assert_uint_eq(told_count, 0);
+    while ((cells[cell_count] = cell_take(&lanes[DRIVER])) != POOL_NONE)
+        cell_count++;
+    uint32_t first = lane_next(&lanes[WORKER]);
+    ck_assert_uint_eq(first, input);
+    node_run(&lanes[WORKER],
+             first); /* its queue takes 64 of those that are ready, no cell the rest */
+    ck_assert(lane_tell_untold(&lanes[LANE_AGENT], &calls));
+    ck_assert_uint_eq(told_count, TASKS - 64);
+    ck_assert(lane_tell_untold(&lanes[LANE_AGENT], &calls));
+    ck_assert_uint_eq(told_count, TASKS - 64); /* once */
+    for (uint32_t i = 0; i < cell_count; i++)
+        pool_give(&lanes[DRIVER].cell_pool, cells[i]);
+    atomic_store(&lanes[0].control->untold, 1); /* the count above queued none */
+    for (int looks = 0; atomic_load(&lanes[0].control->untold); looks++) {
+        ck_assert_int_lt(looks, TASKS);
+        ck_assert(lane_tell_untold(&lanes[LANE_AGENT], &queues));
+        settle();
+    }
+    ck_assert_uint_eq(ran, TASKS + 1);
+    for (int i = 0; i < TASKS; i++)
+        lane_drop(&lanes[DRIVER], tasks[i]);
+    lane_drop(&lanes[DRIVER], input);
+    settle();
 }
 END_TEST
 
@@ -721,6 +821,8 @@ int main(void)
     tcase_add_test(laws, a_full_queue_is_told_and_nothing_is_lost);
     tcase_add_test(laws, records_run_out_with_a_word_and_come_back);
     tcase_add_test(laws, one_slot_does_not_end_up_with_all_records);
+    tcase_add_test(laws, one_slot_cannot_take_what_is_kept_for_another);
+    tcase_add_test(laws, a_word_without_a_cell_is_not_lost);
     tcase_add_test(laws, an_abandoned_task_lets_its_inputs_go);
     tcase_add_test(laws, a_cancelled_task_fails_and_does_not_run);
     tcase_add_test(laws, an_edge_to_a_record_of_an_earlier_life_does_nothing);
