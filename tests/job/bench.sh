@@ -63,6 +63,8 @@ for row in rows:
     demand(all(isinstance(row[k], (int, float)) for k in ("value", "min", "max")), row)
     demand(row["min"] <= row["value"] <= row["max"] and row["runs"] == 2, row)
     demand(all("=" in part for part in row["params"].split(";")), row)
+    names = [part.split("=")[0] for part in row["params"].split(";")]
+    demand(len(names) == len(set(names)), row)
     if row["row"] in peers:
         demand(row["peer"] in peers[row["row"]] and row["peer_value"] > 0, row)
         demand(abs(row["ratio"] * row["peer_value"] / row["value"] - 1) < 1e-6, row)

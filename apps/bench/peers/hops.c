@@ -168,8 +168,8 @@ static void driver(struct shared *shared, int trips, useconds_t gap_us)
     slot_give(&shared->up, bytes);
     slot_take(&shared->down, &seen, bytes);
     qsort(us, (size_t)trips, sizeof(*us), by_value);
-    printf("us=%.2f mean=%.2f min=%.2f max=%.2f trips=%d\n", us[trips / 2], sum / trips, us[0],
-           us[trips - 1], trips);
+    printf("us=%.2f mean=%.2f min=%.2f max=%.2f\n", us[trips / 2], sum / trips, us[0],
+           us[trips - 1]);
     fflush(stdout);
 }
 
