@@ -4,14 +4,19 @@
 #include <string.h>
 
 #include "base/array.h"
+#include "base/time.h"
 #include "node/head.h"
 #include "node/remote.h"
 #include "node/words.h"
 
 struct lent {
     uint32_t route, record, generation;
-    bool while_there; /* not until its end */
+    bool while_there;  /* not until its end */
+    uint64_t until_ns; /* … or until then; 0: no limit */
 };
+
+/* What an actor has to finish its calls: the gcs gives it as long again from here. */
+static const uint64_t CALLS_NS = 30 * TIME_NS_PER_S;
 
 struct route *route_of(uint64_t id)
 {
@@ -46,7 +51,7 @@ void route_lend(struct route *route, uint32_t record, uint32_t generation, bool 
     agent.lents =
         array_grown(agent.lents, agent.lent_count, &agent.lent_capacity, sizeof(*agent.lents));
     agent.lents[agent.lent_count++] =
-        (struct lent){(uint32_t)(route - agent.routes), record, generation, while_there};
+        (struct lent){(uint32_t)(route - agent.routes), record, generation, while_there, 0};
     route->lent++;
     if (while_there) /* so that the agent frees it */
         atomic_fetch_or(&lane_record(&agent.lane, record)->flags, RECORD_CONTAINS);
@@ -55,7 +60,8 @@ void route_lend(struct route *route, uint32_t record, uint32_t generation, bool 
 }
 
 /* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
- * could be there before the calls. Looked for only when the last handle goes. */
+ * could be there before the calls. But not for ever: one that never ends would keep the actor. Looked for
+ * only when the last handle goes. */
 static void lend_to_calls(struct route *route)
 {
     uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
@@ -66,8 +72,10 @@ static void lend_to_calls(struct route *route)
         uint64_t life = record_life(record);
         if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
             record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
-            lane_call(&agent.lane, record)->actor == number)
+            lane_call(&agent.lane, record)->actor == number) {
             route_lend(route, i, life_generation(life), false);
+            agent.lents[agent.lent_count - 1].until_ns = agent.now_ns + CALLS_NS;
+        }
     }
 }
 
@@ -91,7 +99,7 @@ static bool must_wait(struct route *route)
 
 void route_tell_hold(struct route *route)
 {
-    if (!is_held(route) && route->told && route->state != STATE_DEAD)
+    if (!is_held(route) && route->told && !route->overdue && route->state != STATE_DEAD)
         lend_to_calls(route);
     bool held = is_held(route);
     struct request_handle word = {
@@ -101,6 +109,7 @@ void route_tell_hold(struct route *route)
     if (!held && route->told && must_wait(route))
         return;
     route->goes = false;
+    route->overdue = false;
     if (held == route->told)
         return;
     route->told = held;
@@ -136,10 +145,12 @@ void routes_look(void)
     for (uint32_t i = 0; i < agent.lent_count;) {
         struct lent lent = agent.lents[i];
         struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
-        if (record && (lent.while_there || !life_ended(record_life(record)))) {
+        bool overdue = lent.until_ns && agent.now_ns >= lent.until_ns;
+        if (record && !overdue && (lent.while_there || !life_ended(record_life(record)))) {
             i++;
             continue;
         }
+        agent.routes[lent.route].overdue |= overdue;
         lent_end(i);
     }
 }

@@ -30,7 +30,8 @@ struct route {
     uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
     uint32_t lent;                     /* tasks that have it as an argument */
     bool told;                         /* the head thinks that we hold it */
-    bool goes; /* … but nobody does; it is told so after `goes_after` words */
+    bool goes;    /* … but nobody does; it is told so after `goes_after` words */
+    bool overdue; /* … and calls under way keep it no more: they had their time */
     uint64_t goes_after;
     bool ordered;              /* rank 0 has sent it here to start */
     struct lane_mail *waiting; /* calls in order, while its place is not known */
