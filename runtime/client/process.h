@@ -384,6 +384,12 @@ void run_exit_hooks(void);
 bool should_end(void);
 _Noreturn void process_leave(void);
 
+/** Shows each reference and handle in a value, or that it is: `kind` MORAY_KIND_FUTURE or _ACTOR, at any
+ *  alignment, perhaps null. Any process, and the agent. */
+typedef void inside_take(void *context, uint32_t kind, const void *at);
+void insides_walk(const struct moray_parameter *type, const void *data, inside_take *take,
+                  void *context);
+
 /** What a value has inside (MORAY_REFS), or is (a bare reference), is held as long as record `index` is
  *  there, or `until_ended`. Inside the door, which it leaves for a request to the agent if there is
  *  anything. What leads nowhere is passed over. */

@@ -52,7 +52,8 @@ enum request_kv_operation { KV_PUT, KV_GET, KV_DELETE, KV_LIST, KV_ADD, KV_SWAP 
 
 struct request_actor {
     uint32_t class_id, site;
-    uint32_t name_bytes, argument_bytes, reference_mask, reserved;
+    uint32_t name_bytes, argument_bytes, reference_mask;
+    uint32_t is_lent; /* the creator's rank holds what the constructor takes, until STARTS */
     uint64_t memory_bytes;
     uint32_t cores; /* 1/10000 */
     int32_t restarts, method_retries, on_rank;

@@ -167,27 +167,41 @@ void moray_register_refs(const struct moray_insides *one)
         insides[insides_count++] = one;
 }
 
+void insides_walk(const struct moray_parameter *type, const void *data, inside_take *take,
+                  void *context)
+{
+    if (type->kind == MORAY_KIND_FUTURE || type->kind == MORAY_KIND_ACTOR)
+        take(context, type->kind, data);
+    for (uint32_t i = 0; i < insides_count && type->kind == MORAY_KIND_VALUE; i++) {
+        if (insides[i]->type_hash != type->type_hash || insides[i]->size != type->size)
+            continue;
+        for (uint32_t k = 0; k < insides[i]->count; k++)
+            take(context, insides[i]->members[k].kind,
+                 (const char *)data + insides[i]->members[k].offset);
+    }
+}
+
 struct insides_list {
     struct request_contains head;
     moray_ref refs[INSIDES_MAX];
+    enum moray_code code;
 };
 
-static void insides_add(struct insides_list *list, const void *data, uint32_t offset)
+static void inside_tell(void *context, uint32_t kind, const void *at)
 {
+    struct insides_list *list = context;
+    moray_actor actor;
     moray_ref ref;
 
-    memcpy(&ref, (const char *)data + offset, sizeof(ref));
+    if (kind == MORAY_KIND_ACTOR) {
+        memcpy(&actor, at, sizeof(actor));
+        if (actor.node && list->code == MORAY_OK)
+            list->code = actor_lend(actor, list->head.index, !list->head.until_ended);
+        return;
+    }
+    memcpy(&ref, at, sizeof(ref));
     if (ref.owner && list->head.count < INSIDES_MAX)
         list->refs[list->head.count++] = ref;
-}
-
-static void inside_lend(const struct insides_list *list, const void *data, uint32_t offset)
-{
-    moray_actor actor;
-
-    memcpy(&actor, (const char *)data + offset, sizeof(actor));
-    if (actor.node)
-        (void)!actor_lend(actor, list->head.index, !list->head.until_ended);
 }
 
 OFF_TRIP enum moray_code insides_tell(uint32_t index, const struct moray_parameter *type,
@@ -201,19 +215,9 @@ OFF_TRIP enum moray_code insides_tell(uint32_t index, const struct moray_paramet
     const void *answer;
     uint64_t answer_bytes;
 
-    if (type->kind == MORAY_KIND_FUTURE)
-        insides_add(&list, data, 0);
-    for (uint32_t i = 0; i < insides_count && type->kind == MORAY_KIND_VALUE; i++) {
-        if (insides[i]->type_hash != type->type_hash || insides[i]->size != type->size)
-            continue;
-        for (uint32_t k = 0; k < insides[i]->count; k++)
-            if (insides[i]->members[k].kind == MORAY_KIND_FUTURE)
-                insides_add(&list, data, insides[i]->members[k].offset);
-            else
-                inside_lend(&list, data, insides[i]->members[k].offset);
-    }
-    if (!list.head.count)
-        return MORAY_OK;
+    insides_walk(type, data, inside_tell, &list);
+    if (list.code != MORAY_OK || !list.head.count)
+        return list.code;
     enum moray_code code =
         request_call(REQUEST_CONTAINS, &list,
                      (uint32_t)(sizeof(list.head) + list.head.count * sizeof(moray_ref)),

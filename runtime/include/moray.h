@@ -165,10 +165,10 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  * MORAY_REFS(type, member...);
  *     Values of this type contain references or handles in these members, and keep them alive. The type
  *     is a typedef's name. An object keeps them as long as it is there, a call with such a value as an
- *     argument until it has ended (a constructor's: hold them yourself). Bytes that merely look like a
- *     reference keep nothing alive. Who reads such a value borrows what is inside for as long as it
- *     holds the value; moray_hold keeps one longer, and spares further calls on an object of another
- *     rank the way there.
+ *     argument until it has ended (a constructor's, of an actor that may restart, until the actor is
+ *     dead). Bytes that merely look like a reference keep nothing alive. Who reads such a value borrows
+ *     what is inside for as long as it holds the value; moray_hold keeps one longer, and spares further
+ *     calls on an object of another rank the way there.
  *
  * C++: the same. Parameters, results and states must be trivially copyable; an exception that leaves a
  * body is the task's error.

@@ -49,9 +49,10 @@ static struct { /* of an entry, for the agent alone */
     bool granted;   /* its resources, if it asked for some, are its own */
     bool has_asked; /* it is known to the local scheduler */
     struct resources need;
-    char *reason;                          /* why it is gone */
-    uint32_t inputs[MORAY_PARAMETERS_MAX]; /* what a restart needs again, held */
-    uint32_t input_count;
+    char *reason; /* why it is gone */
+    struct takings
+        takings; /* what its constructor takes: inside of values, and if it may run again */
+    bool has_taken, may_restart;
 } inside[NODE_ACTORS_MAX];
 
 static uint32_t next_reused;
@@ -99,7 +100,7 @@ static uint32_t creation_undo(uint32_t index)
 static uint32_t creation_make(uint32_t entry_index, const struct request_actor *request)
 {
     const struct node_actor *entry = entry_of(entry_index);
-    bool first = request->restarts && !inside[entry_index].input_count;
+    bool first = request->restarts && !inside[entry_index].has_taken;
     const struct moray_class *type = classes[entry->class_id];
     const char *blob = (const char *)(request + 1) + (request->name_bytes + 7) / 8 * 8;
     uint32_t index = lane_make(&agent.lane, RECORD_TASK);
@@ -139,10 +140,8 @@ static uint32_t creation_make(uint32_t entry_index, const struct request_actor *
                                   refs[i].type};
         }
         lane_hold(&agent.lane, refs[i].index);
-        if (first) {
-            lane_hold(&agent.lane, refs[i].index);
-            inside[entry_index].inputs[inside[entry_index].input_count++] = refs[i].index;
-        }
+        if (first)
+            takings_input(&inside[entry_index].takings, refs[i].index);
     }
     if (count)
         atomic_fetch_or(&record->flags, RECORD_HOLDS_INPUTS);
@@ -267,8 +266,7 @@ static void gone(uint32_t index, enum moray_code code, const char *story)
     entry->restarts_left = (int32_t)code;
     atomic_store(&entry->ready, ACTOR_GONE);
     creation_end(index, code, story);
-    while (inside[index].input_count)
-        drop_own(inside[index].inputs[--inside[index].input_count]);
+    takings_drop(&inside[index].takings);
     if (inside[index].has_asked)
         general_let_go(index);
     inside[index].has_asked = inside[index].granted = false;
@@ -356,8 +354,12 @@ static void start_here(const struct actor_word *word, const struct request_actor
         word_to_head(entry, word->incarnation, HEAD_ACTOR_FAILED, 0, MORAY_FULL, story);
         return;
     }
+    if (!inside[index].has_taken)
+        takings_insides(&inside[index].takings, request, bytes);
+    inside[index].has_taken = true;
+    inside[index].may_restart = request->restarts != 0;
     atomic_store(&entry->creation, record);
-    if (request->reference_mask)
+    if (request->is_lent)
         route_tell_inputs_held(word->id);
 }
 
@@ -463,6 +465,8 @@ void actors_process_ready(void)
             lane_drop(&agent.lane, atomic_load(&entry->creation));
             atomic_store(&entry->creation, RECORD_NONE);
         }
+        if (!inside[i].may_restart)
+            takings_drop(&inside[i].takings);
         word_to_head(entry, inside[i].incarnation, HEAD_ACTOR_STARTED, atomic_load(&entry->slot),
                      MORAY_OK, "");
     }
@@ -688,7 +692,7 @@ static void forward_new(uint32_t index, const void *bytes, uint32_t count)
     route->holders[home / 64] |= (uint64_t)1 << home % 64;
     route->told = true;
     route->pending_max = ((const struct request_actor *)bytes)->pending_max;
-    route_inputs_hold(route, bytes, count);
+    ((struct request_actor *)whole)->is_lent = route_inputs_hold(id, bytes, count);
     head_ask(index, REQUEST_ACTOR_NEW, whole, count + (uint32_t)sizeof(handle));
     free(whole);
 }
@@ -761,6 +765,7 @@ void node_actors_end(void)
     for (uint32_t i = 0; i < entries_end; i++) {
         free(inside[i].reason);
         inside[i].reason = NULL;
+        takings_free(&inside[i].takings);
     }
     routes_end();
 }

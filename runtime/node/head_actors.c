@@ -134,7 +134,7 @@ static void never_starts(uint32_t rank, const struct request_actor *request, uin
         .id = id, .node = UINT32_MAX, .detail = ACTORS_DEAD, .code = MORAY_ACTOR_DIED};
     static const char story[] = "it was never made";
 
-    if (request->reference_mask)
+    if (request->is_lent)
         send_word(rank, NODE_ACTOR_IS, &word, story, sizeof(story));
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/array.h"
 #include "base/time.h"
+#include "client/process.h"
 #include "node/head.h"
 #include "node/remote.h"
 #include "node/words.h"
@@ -166,36 +167,107 @@ void route_object_gone(uint32_t record, uint32_t generation)
 
 /* ---- What constructors take ---- */
 
-/* An actor made by a process here, whose node has not said yet that it holds the references among the
- * constructor's arguments. Meanwhile this agent does, and has a handle, so that rank 0 tells it if the
- * actor never starts. */
+void takings_input(struct takings *takings, uint32_t index)
+{
+    takings->inputs = array_grown(takings->inputs, takings->input_count, &takings->input_capacity,
+                                  sizeof(*takings->inputs));
+    lane_hold(&agent.lane, index);
+    takings->inputs[takings->input_count++] = index;
+}
+
+static void take_inside(void *context, uint32_t kind, const void *at)
+{
+    struct takings *takings = context;
+    moray_actor actor;
+    moray_ref ref;
+
+    if (kind == MORAY_KIND_FUTURE) {
+        memcpy(&ref, at, sizeof(ref));
+        uint32_t local = ref.owner ? remote_stand_in(ref) : RECORD_NONE;
+        if (local != RECORD_NONE)
+            takings_input(takings, local);
+        return;
+    }
+    memcpy(&actor, at, sizeof(actor));
+    if (!actor.node)
+        return;
+    struct route *route = route_of((uint64_t)actor.generation << 32 | actor.index);
+    takings->routes = array_grown(takings->routes, takings->route_count, &takings->route_capacity,
+                                  sizeof(*takings->routes));
+    takings->routes[takings->route_count++] = (uint32_t)(route - agent.routes);
+    route->lent++;
+    route_tell_hold(route);
+}
+
+void takings_insides(struct takings *takings, const struct request_actor *request, uint32_t bytes)
+{
+    const struct moray_function *constructor = classes[request->class_id]->constructor;
+    uint64_t at = sizeof(*request) + ((uint64_t)request->name_bytes + 7) / 8 * 8 +
+                  (uint64_t)__builtin_popcount(request->reference_mask) * sizeof(moray_ref);
+
+    for (unsigned i = 0; constructor && i < constructor->parameter_count; i++) {
+        const struct moray_parameter *parameter = &constructor->parameters[i];
+        if (request->reference_mask >> i & 1)
+            continue;
+        if (at + parameter->size > bytes)
+            return;
+        insides_walk(parameter, (const char *)request + at, take_inside, takings);
+        at += ((uint64_t)parameter->size + 7) / 8 * 8;
+    }
+}
+
+void takings_free(struct takings *takings)
+{
+    free(takings->inputs);
+    free(takings->routes);
+    *takings = (struct takings){0};
+}
+
+void takings_drop(struct takings *takings)
+{
+    struct takings old = *takings;
+
+    *takings = (struct takings){0};
+    for (uint32_t i = 0; i < old.input_count; i++)
+        drop_own(old.inputs[i]);
+    for (uint32_t i = 0; i < old.route_count; i++) {
+        agent.routes[old.routes[i]].lent--;
+        route_tell_hold(&agent.routes[old.routes[i]]);
+    }
+    takings_free(&old);
+}
+
+/* An actor made by a process here, whose node has not said yet that it holds what its constructor takes.
+ * Meanwhile this agent does, and has a handle, so that rank 0 tells it if the actor never starts. */
 struct starting {
     uint64_t id;
-    uint32_t count;
-    uint32_t inputs[MORAY_PARAMETERS_MAX];
+    struct takings takings;
 };
 
 static struct starting *startings;
 static uint32_t starting_count, starting_capacity;
 
-void route_inputs_hold(struct route *route, const struct request_actor *request, uint32_t bytes)
+bool route_inputs_hold(uint64_t id, const struct request_actor *request, uint32_t bytes)
 {
     uint64_t before = (uint64_t)sizeof(*request) + ((uint64_t)request->name_bytes + 7) / 8 * 8;
     uint32_t count = (uint32_t)__builtin_popcount(request->reference_mask);
     const moray_ref *refs = (const moray_ref *)((const char *)request + before);
-    struct starting starting = {.id = route->id};
+    struct starting starting = {.id = id};
 
-    if (!count || count > MORAY_PARAMETERS_MAX || before + count * sizeof(*refs) > bytes)
-        return;
+    if (request->class_id >= class_count || count > MORAY_PARAMETERS_MAX ||
+        before + count * sizeof(*refs) > bytes)
+        return false;
     for (uint32_t i = 0; i < count; i++)
         if (refs[i].owner == agent.rank + 1 &&
-            lane_find(&agent.lane, refs[i].index, refs[i].generation)) {
-            lane_hold(&agent.lane, refs[i].index);
-            starting.inputs[starting.count++] = refs[i].index;
-        }
+            lane_find(&agent.lane, refs[i].index, refs[i].generation))
+            takings_input(&starting.takings, refs[i].index);
+    takings_insides(&starting.takings, request, bytes);
+    if (!starting.takings.input_count && !starting.takings.route_count)
+        return false;
     startings = array_grown(startings, starting_count, &starting_capacity, sizeof(*startings));
     startings[starting_count++] = starting;
-    route->lent++;
+    route_of(id)->lent++;
+    return true;
 }
 
 void actors_inputs_held(uint64_t id)
@@ -208,8 +280,7 @@ void actors_inputs_held(uint64_t id)
         return;
     struct starting starting = startings[at];
     startings[at] = startings[--starting_count];
-    for (uint32_t i = 0; i < starting.count; i++)
-        drop_own(starting.inputs[i]);
+    takings_drop(&starting.takings);
     struct route *route = route_of(id);
     route->lent--;
     route_tell_hold(route);
@@ -244,6 +315,8 @@ void routes_end(void)
     }
     free(agent.routes);
     free(agent.lents);
+    for (uint32_t i = 0; i < starting_count; i++)
+        takings_free(&startings[i].takings);
     free(startings);
     startings = NULL;
     starting_count = starting_capacity = 0;

@@ -57,9 +57,21 @@ void route_counted(struct route *route, uint16_t slot);
 void routes_look(void);
 void routes_drop_holder(uint16_t slot);
 
-/** Holds the references among a constructor's arguments until the actor's node says that it does, or
- *  that there will be no actor. `bytes`: of the request with its name and arguments, checked here. */
-void route_inputs_hold(struct route *route, const struct request_actor *request, uint32_t bytes);
+/** What this agent holds for somebody: records, and handles of actors. All zeros: nothing. */
+struct takings {
+    uint32_t *inputs, *routes; /* owned */
+    uint32_t input_count, input_capacity, route_count, route_capacity;
+};
+void takings_input(struct takings *takings, uint32_t index);
+/** What is inside the values among a constructor's arguments. `bytes`: of the request with its name and
+ *  arguments, checked here. */
+void takings_insides(struct takings *takings, const struct request_actor *request, uint32_t bytes);
+void takings_drop(struct takings *takings);
+void takings_free(struct takings *takings); /* at the job's end */
+
+/** Holds the references and handles that a constructor takes until the actor's node says that it does, or
+ *  that there will be no actor. Returns whether there are any. */
+bool route_inputs_hold(uint64_t id, const struct request_actor *request, uint32_t bytes);
 
 /** Says so to the rank whose process made the actor. */
 void route_tell_inputs_held(uint64_t id);

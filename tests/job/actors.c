@@ -335,6 +335,17 @@ MORAY_TASK(int32_t, adds_by_door, (int32_t, by), (door, open))
     return moray_take_as(int32_t, moray_call(built_add, open.actor, by));
 }
 
+MORAY_ACTOR(customer, (int32_t, sum));
+MORAY_CONSTRUCTOR(customer, (int32_t, slow), (built_actor, bare), (door, open))
+{
+    self->sum = slow + moray_take_as(int32_t, moray_call(built_add, bare, 1)) +
+                moray_take_as(int32_t, moray_call(built_add, open.actor, 1));
+}
+MORAY_METHOD(int32_t, customer, sum)
+{
+    return self->sum;
+}
+
 static void state_lasts_and_handles_travel(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -397,6 +408,41 @@ static void a_handle_in_a_value_keeps_its_actor(void)
             }
             DEMAND(count_becomes(ended, 1));
             DEMAND_OK(moray_release(slow));
+        }
+}
+
+/* Until it has run; where it may run again, as long as the actor is there. */
+static void a_constructor_keeps_the_handles_it_takes(void)
+{
+    for (int node = 0; node < node_count(); node++)
+        for (int restarts = 0; restarts < 2; restarts++) {
+            word keys[2] = {say_number(restarts ? "24c" : "24b", node),
+                            say_number(restarts ? "24e" : "24d", node)};
+            built_actor shops[2];
+            char ended[2][64];
+            for (int i = 0; i < 2; i++) {
+                shops[i] = moray_new_with((.on_rank = on_node(node + i)), built, keys[i], 10 * i);
+                snprintf(ended[i], sizeof(ended[i]), "%s ended", keys[i].text);
+            }
+            moray_ref slow = moray_call(after, 200, 5);
+            customer_actor actor =
+                moray_new_with((.on_rank = on_node(node + 1), .restarts = restarts), customer, slow,
+                               shops[0], (door){shops[1]});
+            DEMAND_OK(moray_release(slow));
+            DEMAND_OK(moray_actor_release(shops[0]));
+            DEMAND_OK(moray_actor_release(shops[1]));
+            DEMAND_SAME(moray_take_as(int32_t, moray_call(customer_sum, actor)), 17);
+            if (restarts) {
+                DEMAND_OK(moray_kill(actor, 1));
+                law_sleep_ms(100);
+                DEMAND_SAME(moray_take_as(int32_t, moray_call(customer_sum, actor)), 19);
+                DEMAND_SAME(counted(ended[0]) + counted(ended[1]), 0);
+                DEMAND_OK(moray_actor_release(actor));
+            }
+            DEMAND(count_becomes(ended[0], 1));
+            DEMAND(count_becomes(ended[1], 1));
+            if (!restarts)
+                DEMAND_OK(moray_actor_release(actor));
         }
 }
 
@@ -1017,6 +1063,8 @@ static const struct law laws[] = {
     {"line 24: state lasts, and handles travel", state_lasts_and_handles_travel, 20},
     {"line 24: a task lends its handle until it ends", a_task_lends_its_handle_until_it_ends, 10},
     {"line 24: a handle in a value keeps its actor", a_handle_in_a_value_keeps_its_actor, 30},
+    {"line 24: a constructor keeps the handles it takes", a_constructor_keeps_the_handles_it_takes,
+     30},
     {"line 24: a handle is never held by nobody on its way",
      a_handle_is_never_held_by_nobody_on_its_way, 30},
     {"line 25: a method's error leaves the actor usable", a_methods_error_leaves_the_actor_usable,

@@ -206,6 +206,24 @@ MORAY_TASK(uint64_t, unwrap, (parcel, p))
     return sum;
 }
 
+MORAY_ACTOR(opened, (uint64_t, sum));
+MORAY_CONSTRUCTOR(opened, (int32_t, slow), (parcel, p))
+{
+    moray_view view;
+
+    (void)slow;
+    if (moray_get_view(p.inside, &view, 0) != MORAY_OK) {
+        moray_fail(MORAY_STALE, "what the parcel contains is not there");
+        return;
+    }
+    self->sum = hash(view.data, view.size);
+    moray_view_release(&view);
+}
+MORAY_METHOD(uint64_t, opened, sum)
+{
+    return self->sum;
+}
+
 MORAY_TASK(uint64_t, unwrap_after, (int32_t, slow), (parcel, p))
 {
     moray_view view;
@@ -1246,6 +1264,30 @@ static void a_constructor_keeps_its_arguments(void)
 static void a_result_that_fails_leaves_nothing(void)
 {
     enum { TIMES = 12, WASTED = 32 * MIB }; /* more than the store has */
+static void a_constructor_keeps_what_its_values_contain(void)
+{
+    uint64_t before = free_bytes(), sum;
+
+    for (int node = 0; node < node_count(); node++)
+        for (int restarts = 0; restarts < 2; restarts++) {
+            moray_ref slow = moray_call(after, 200, 1), inner = put_filled(HELD_BYTES, 7, &sum);
+            parcel boxed = {inner, 3};
+            opened_actor actor = moray_new_with((.on_rank = on_node(node), .restarts = restarts),
+                                                opened, slow, boxed);
+            DEMAND_OK(moray_release(inner));
+            DEMAND_OK(moray_release(slow));
+            DEMAND(moray_take_as(uint64_t, moray_call(opened_sum, actor)) == sum);
+            if (restarts) {
+                DEMAND_OK(moray_kill(actor, 1));
+                law_sleep_ms(100);
+                DEMAND(moray_take_as(uint64_t, moray_call(opened_sum, actor)) == sum);
+            } else /* it is never needed again */
+                DEMAND(becomes_free(before - MIB));
+            DEMAND_OK(moray_actor_release(actor));
+        }
+    DEMAND(becomes_free(before - MIB));
+}
+
 
     for (int node = 0; node < node_count(); node++)
         for (int i = 0; i < TIMES; i++)
@@ -1550,3 +1592,5 @@ int main(int argc, char **argv)
 {
     return laws_main(argc, argv, laws, COUNT_OF(laws));
 }
+    {"line 38: a constructor keeps what its values contain",
+     a_constructor_keeps_what_its_values_contain, 30},
