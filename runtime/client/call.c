@@ -399,13 +399,7 @@ OFF_TRIP static void lend(struct making *making)
 {
     for (unsigned i = 0; i < making->count; i++) {
         const struct moray_parameter *parameter = &making->function->parameters[i];
-        if (making->mask >> i & 1)
-            continue; /* a reference to such a value */
-        if (parameter->kind == MORAY_KIND_ACTOR) {
-            moray_actor actor;
-            memcpy(&actor, making->arguments[i].data, sizeof(actor));
-            (void)!actor_lend(actor, making->index, false);
-        } else if (parameter->kind == MORAY_KIND_VALUE)
+        if (!(making->mask >> i & 1))
             (void)!insides_tell(making->index, parameter, making->arguments[i].data, true);
     }
 }

@@ -262,6 +262,24 @@ static enum moray_code wrong_type(moray_ref ref, const char *wanted)
                     holds ? holds : "another type", wanted, *what ? "; it was made by " : "", what);
 }
 
+/* The object kept the reference or the handle that it is: the caller has a hold of its own before it goes. */
+OFF_TRIP static void take_over(moray_ref ref, const void *value, int kind)
+{
+    moray_actor actor;
+    moray_ref inside;
+
+    if (kind == MORAY_KIND_ACTOR) {
+        memcpy(&actor, value, sizeof(actor));
+        if (actor.node)
+            (void)!moray_actor_add(actor);
+    } else {
+        memcpy(&inside, value, sizeof(inside));
+        if (inside.owner)
+            (void)!moray_hold(inside);
+    }
+    (void)!moray_release(ref);
+}
+
 ON_TRIP_BACK void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash,
                                    const char *type, const struct moray_site *site, int release)
 {
@@ -274,8 +292,10 @@ ON_TRIP_BACK void moray_get_or_end(moray_ref ref, void *value, size_t size, uint
         code = moray_get_bytes(ref, value, size, 0);
     if (code != MORAY_OK)
         end_caller(site);
-    if (release)
+    if (__builtin_expect(release == 1, 1))
         moray_release(ref);
+    else if (release)
+        take_over(ref, value, release);
 }
 
 struct cancelled {

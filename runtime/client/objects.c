@@ -161,6 +161,19 @@ static enum moray_code contains(uint32_t index, const moray_ref *refs, size_t co
     return code;
 }
 
+/* Whether a value is a reference or a handle, by the hash of its type's text. */
+static uint8_t kind_of(uint32_t type, size_t size)
+{
+    static const uint32_t future = MORAY_HASH("moray_future"), ref = MORAY_HASH("moray_ref");
+
+    if (size != sizeof(moray_ref))
+        return MORAY_KIND_VALUE;
+    for (uint32_t i = 0; i < class_count; i++)
+        if (classes[i]->type_hash == type)
+            return MORAY_KIND_ACTOR;
+    return type == future || type == ref ? MORAY_KIND_FUTURE : MORAY_KIND_VALUE;
+}
+
 static moray_ref put(const void *data, size_t size, const moray_ref *refs, size_t count,
                      uint32_t type)
 {
@@ -183,10 +196,12 @@ static moray_ref put(const void *data, size_t size, const moray_ref *refs, size_
             code = result_store(index, data, size);
         if (code == MORAY_OK && count)
             code = contains(index, refs, count);
-        if (code == MORAY_OK && type && insides_count)
-            code = insides_tell(
-                index, &(struct moray_parameter){.type_hash = type, .size = (uint32_t)size}, data,
-                false);
+        if (code == MORAY_OK && type && (insides_count || size == sizeof(moray_ref)))
+            code = insides_tell(index,
+                                &(struct moray_parameter){.type_hash = type,
+                                                          .size = (uint32_t)size,
+                                                          .kind = kind_of(type, size)},
+                                data, false);
         if (insides)
             refs_done(refs, count, insides, false);
         if (code == MORAY_OK) {

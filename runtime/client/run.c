@@ -236,7 +236,7 @@ static enum moray_code result_seal(uint32_t index, const struct moray_parameter 
         return MORAY_OK;
     if (result->kind == MORAY_KIND_BUFFER)
         return result_take(index, data);
-    if (__builtin_expect(insides_count || result->kind == MORAY_KIND_FUTURE, 0)) {
+    if (__builtin_expect(insides_count || result->kind != MORAY_KIND_VALUE, 0)) {
         enum moray_code code = insides_tell(index, result, data, false);
         if (code != MORAY_OK)
             return code;

@@ -310,7 +310,8 @@ enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t
 #define moray_get(ref, value, limit_ms) moray_get_bytes(ref, value, sizeof(*(value)), limit_ms)
 
 /** moray_get_as(T, ref), moray_take_as(T, ref): the value itself, once it is there; take also releases
- *  the reference. T may be void: just waits. If the task failed, or the object is of another type, the
+ *  the reference, and what it gives if T is a moray_future or a handle is the caller's to release.
+ *  T may be void: just waits. If the task failed, or the object is of another type, the
  *  calling task fails with the whole story (in the driver: the job ends with it), as an uncaught error
  *  would. To handle failures use moray_get. */
 
@@ -564,7 +565,8 @@ moray_actor moray_find_actor(const struct moray_class *type, const struct moray_
 moray_ref moray_put_typed(const void *data, size_t size, uint32_t type_hash);
 
 /** moray_get_as and moray_take_as: does not return if the object failed or is of another type (0 and
- *  objects put without a type match any type of their size). A NULL `value` just waits. */
+ *  objects put without a type match any type of their size). A NULL `value` just waits. `release`: 0: no;
+ *  1: yes; MORAY_KIND_FUTURE, MORAY_KIND_ACTOR: yes, and what the value is gets a hold. */
 void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash, const char *type,
                       const struct moray_site *site, int release);
 
@@ -893,9 +895,11 @@ static inline void moray_submit_into(moray_ref *into, unsigned ref_count, int is
     (__extension__({                                                                        \
         T MORAY_V(taken, id, 0);                                                            \
         moray_get_or_end(ref, &MORAY_V(taken, id, 0), sizeof(T), MORAY_HASH(MORAY_TEXT(T)), \
-                         MORAY_TEXT(T), MORAY_SITE, release);                               \
+                         MORAY_TEXT(T), MORAY_SITE, MORAY_TAKE_AS(MORAY_KIND(T), release)); \
         MORAY_V(taken, id, 0);                                                              \
     }))
+#define MORAY_TAKE_AS(kind, release) \
+    (!(release) ? 0 : (kind) == MORAY_KIND_FUTURE || (kind) == MORAY_KIND_ACTOR ? (kind) : 1)
 #define MORAY_PUT(T, value) moray_put_typed((T[1]){value}, sizeof(T), MORAY_HASH(MORAY_TEXT(T)))
 #define MORAY_NAMED(c, text) \
     ((MORAY_CAT(c, _actor)){moray_find_actor(&MORAY_CAT(c, _class), MORAY_SITE, text)})
@@ -1064,7 +1068,7 @@ inline Actor make(const struct moray_class *type, const struct moray_site *site,
 
 template <class T>
 inline T take(moray_ref ref, uint32_t hash, const char *type, const struct moray_site *site,
-              int release)
+              int release, bool actor)
 {
     if constexpr (std::is_void<T>::value) {
         moray_get_or_end(ref, nullptr, 0, 0, "void", site, release);
@@ -1077,6 +1081,9 @@ inline T take(moray_ref ref, uint32_t hash, const char *type, const struct moray
             {
             }
         } room;
+        constexpr bool future = std::is_same<T, moray_future>::value;
+        if (release && (future || (actor && sizeof(T) == sizeof(moray_actor))))
+            release = future ? MORAY_KIND_FUTURE : MORAY_KIND_ACTOR;
         moray_get_or_end(ref, &room.value, sizeof(T), hash, type, site, release);
         return room.value;
     }
@@ -1129,8 +1136,9 @@ template <class T> constexpr bool is_array_of(size_t count) /* or of no known le
         with options MORAY_PLAIN(MORAY_HELD_NEW, MORAY_NOTHING, id, n, __VA_ARGS__)))
 #define MORAY_HELD_NEW(id, c, i, x) MORAY_HELD(id, MORAY_CAT(c, _constructor), i, x)
 
-#define MORAY_TAKE(id, T, ref, release) \
-    (moray_cpp::take<T>(ref, MORAY_HASH(MORAY_TEXT(T)), MORAY_TEXT(T), MORAY_SITE, release))
+#define MORAY_TAKE(id, T, ref, release)                                                     \
+    (moray_cpp::take<T>(ref, MORAY_HASH(MORAY_TEXT(T)), MORAY_TEXT(T), MORAY_SITE, release, \
+                        MORAY_ENDS_IN_ACTOR(MORAY_TEXT(T))))
 #define MORAY_PUT(T, value) (moray_cpp::put<T>(value, MORAY_HASH(MORAY_TEXT(T))))
 #define MORAY_NAMED(c, text) \
     (MORAY_CAT(c, _actor){moray_find_actor(&MORAY_CAT(c, _class), MORAY_SITE, text)})

@@ -411,6 +411,49 @@ static void a_handle_in_a_value_keeps_its_actor(void)
         }
 }
 
+MORAY_TASK(built_actor, gives_bare, (built_actor, actor))
+{
+    return actor;
+}
+
+MORAY_TASK(int32_t, adds_bare, (int32_t, by), (built_actor, actor))
+{
+    return moray_take_as(int32_t, moray_call(built_add, actor, by));
+}
+
+/* So does an object that is a handle; who takes it has a hold of its own. */
+static void a_handle_that_is_a_value_keeps_its_actor(void)
+{
+    for (int node = 0; node < node_count(); node++)
+        for (int how = 0; how < 4; how++) {
+            word key = say_number(how & 1 ? "24q" : "24s", node * 2 + how / 2);
+            built_actor actor = moray_new_with((.on_rank = on_node(node)), built, key, 4);
+            char ended[64];
+            snprintf(ended, sizeof(ended), "%s ended", key.text);
+            moray_ref kept =
+                how & 1 ? moray_call_with((.on_rank = on_node(node + 1)), gives_bare, actor)
+                        : moray_put_value(built_actor, actor);
+            DEMAND_OK(moray_get_bytes(kept, NULL, 0, 0));
+            DEMAND_OK(moray_actor_release(actor));
+            law_sleep_ms(100);
+            DEMAND_SAME(counted(ended), 0);
+            if (how < 2) {
+                moray_ref slow = moray_call(after, 200, 5);
+                moray_ref sum =
+                    moray_call_with((.on_rank = on_node(node + 1)), adds_bare, slow, kept);
+                DEMAND_OK(moray_release(slow));
+                DEMAND_OK(moray_release(kept));
+                DEMAND_SAME(moray_take_as(int32_t, sum), 9);
+            } else {
+                built_actor taken = moray_take_as(built_actor, kept);
+                law_sleep_ms(50);
+                DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, taken, 5)), 9);
+                DEMAND_OK(moray_actor_release(taken));
+            }
+            DEMAND(count_becomes(ended, 1));
+        }
+}
+
 /* Until it has run; where it may run again, as long as the actor is there. */
 static void a_constructor_keeps_the_handles_it_takes(void)
 {
@@ -1063,6 +1106,8 @@ static const struct law laws[] = {
     {"line 24: state lasts, and handles travel", state_lasts_and_handles_travel, 20},
     {"line 24: a task lends its handle until it ends", a_task_lends_its_handle_until_it_ends, 10},
     {"line 24: a handle in a value keeps its actor", a_handle_in_a_value_keeps_its_actor, 30},
+    {"line 24: a handle that is a value keeps its actor", a_handle_that_is_a_value_keeps_its_actor,
+     30},
     {"line 24: a constructor keeps the handles it takes", a_constructor_keeps_the_handles_it_takes,
      30},
     {"line 24: a handle is never held by nobody on its way",

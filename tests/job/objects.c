@@ -1156,6 +1156,43 @@ static void a_reference_returned_bare_is_kept(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+MORAY_TASK(int32_t, takes_bare, (moray_future, outer))
+{
+    moray_future inner = moray_get_as(moray_future, outer.ref);
+    int32_t value = moray_get_as(int32_t, inner.ref);
+    moray_ref again = moray_put_value(moray_future, inner);
+
+    inner = moray_take_as(moray_future, again);
+    return value + moray_take_as(int32_t, inner.ref);
+}
+
+static void a_reference_put_bare_is_kept(void)
+{
+    uint64_t before = free_bytes(), sum;
+    moray_ref big = put_filled(HELD_BYTES, 7, &sum);
+    moray_ref outer = moray_put_value(moray_future, moray_pass(big));
+    moray_view view;
+
+    DEMAND_OK(moray_release(big));
+    law_sleep_ms(50);
+    moray_future inner = moray_take_as(moray_future, outer); /* with a hold */
+    law_sleep_ms(50);
+    DEMAND_OK(moray_get_view(inner.ref, &view, 0));
+    DEMAND(hash(view.data, view.size) == sum);
+    moray_view_release(&view);
+    DEMAND_OK(moray_release(inner.ref));
+    DEMAND(becomes_free(before - MIB));
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref small = moray_call_with((.on_rank = on_node(node)), after, 0, 21);
+        outer = moray_put_value(moray_future, moray_pass(small));
+        DEMAND_OK(moray_release(small));
+        moray_ref there =
+            moray_call_with((.on_rank = on_node(node + 1)), takes_bare, moray_pass(outer));
+        DEMAND_OK(moray_release(outer));
+        DEMAND_SAME(moray_take_as(int32_t, there), 42);
+    }
+}
+
 static void a_put_value_keeps_what_it_contains(void)
 {
     uint64_t before = free_bytes(), sum;
@@ -1227,6 +1264,30 @@ static void a_value_that_was_being_put_leaves_nothing(void)
     }
 }
 
+static void a_constructor_keeps_what_its_values_contain(void)
+{
+    uint64_t before = free_bytes(), sum;
+
+    for (int node = 0; node < node_count(); node++)
+        for (int restarts = 0; restarts < 2; restarts++) {
+            moray_ref slow = moray_call(after, 200, 1), inner = put_filled(HELD_BYTES, 7, &sum);
+            parcel boxed = {inner, 3};
+            opened_actor actor = moray_new_with((.on_rank = on_node(node), .restarts = restarts),
+                                                opened, slow, boxed);
+            DEMAND_OK(moray_release(inner));
+            DEMAND_OK(moray_release(slow));
+            DEMAND(moray_take_as(uint64_t, moray_call(opened_sum, actor)) == sum);
+            if (restarts) {
+                DEMAND_OK(moray_kill(actor, 1));
+                law_sleep_ms(100);
+                DEMAND(moray_take_as(uint64_t, moray_call(opened_sum, actor)) == sum);
+            } else /* it is never needed again */
+                DEMAND(becomes_free(before - MIB));
+            DEMAND_OK(moray_actor_release(actor));
+        }
+    DEMAND(becomes_free(before - MIB));
+}
+
 /* Also for the next process of an actor that restarts. */
 static void a_constructor_keeps_its_arguments(void)
 {
@@ -1264,30 +1325,6 @@ static void a_constructor_keeps_its_arguments(void)
 static void a_result_that_fails_leaves_nothing(void)
 {
     enum { TIMES = 12, WASTED = 32 * MIB }; /* more than the store has */
-static void a_constructor_keeps_what_its_values_contain(void)
-{
-    uint64_t before = free_bytes(), sum;
-
-    for (int node = 0; node < node_count(); node++)
-        for (int restarts = 0; restarts < 2; restarts++) {
-            moray_ref slow = moray_call(after, 200, 1), inner = put_filled(HELD_BYTES, 7, &sum);
-            parcel boxed = {inner, 3};
-            opened_actor actor = moray_new_with((.on_rank = on_node(node), .restarts = restarts),
-                                                opened, slow, boxed);
-            DEMAND_OK(moray_release(inner));
-            DEMAND_OK(moray_release(slow));
-            DEMAND(moray_take_as(uint64_t, moray_call(opened_sum, actor)) == sum);
-            if (restarts) {
-                DEMAND_OK(moray_kill(actor, 1));
-                law_sleep_ms(100);
-                DEMAND(moray_take_as(uint64_t, moray_call(opened_sum, actor)) == sum);
-            } else /* it is never needed again */
-                DEMAND(becomes_free(before - MIB));
-            DEMAND_OK(moray_actor_release(actor));
-        }
-    DEMAND(becomes_free(before - MIB));
-}
-
 
     for (int node = 0; node < node_count(); node++)
         for (int i = 0; i < TIMES; i++)
@@ -1560,12 +1597,15 @@ static const struct law laws[] = {
     {"line 38: what is inside is never held by nobody on its way",
      what_is_inside_is_never_held_by_nobody_on_its_way, 30},
     {"line 38: a reference returned bare is kept", a_reference_returned_bare_is_kept, 20},
+    {"line 38: a reference put bare is kept", a_reference_put_bare_is_kept, 20},
     {"line 38: a value that is put keeps what it contains", a_put_value_keeps_what_it_contains, 20},
     {"line 38: a value that was being put when its process died leaves nothing",
      a_value_that_was_being_put_leaves_nothing, 60},
     {"line 38: a pending call keeps what its values contain",
      a_pending_call_keeps_what_its_values_contain, 20},
     {"line 38: a constructor keeps its arguments", a_constructor_keeps_its_arguments, 30},
+    {"line 38: a constructor keeps what its values contain",
+     a_constructor_keeps_what_its_values_contain, 30},
     {"line 38: a result that fails leaves nothing", a_result_that_fails_leaves_nothing, 30},
     {"line 38: who waits for what it let go goes on", who_waits_for_what_it_let_go_goes_on, 30},
     {"line 38: a stale reference harms no live one", a_stale_reference_harms_no_live_one, 30},
@@ -1592,5 +1632,3 @@ int main(int argc, char **argv)
 {
     return laws_main(argc, argv, laws, COUNT_OF(laws));
 }
-    {"line 38: a constructor keeps what its values contain",
-     a_constructor_keeps_what_its_values_contain, 30},
