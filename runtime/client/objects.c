@@ -432,6 +432,21 @@ ON_TRIP_BACK enum moray_code moray_release(moray_ref ref)
     return code;
 }
 
+/* A task that nobody waits for goes on to its end, and then its record is gone: it can be found still, but
+ * it was released. */
+static enum moray_code hold_check(moray_ref ref, uint32_t index)
+{
+    const struct record *record = lane_record(&me.lane, index);
+
+    if (ref.owner != me.owner || atomic_load(&record->home_count) || !lane_unheld(&me.lane, record))
+        return MORAY_OK;
+    return last_set(
+        MORAY_STALE,
+        "a stale reference {rank %u, object %u, generation %u}: it was released before, "
+        "and nobody holds the object",
+        ref.owner - 1, ref.index, ref.generation);
+}
+
 /* Whoever lent it, elsewhere, may let it go once the caller says that it is held. */
 static void hold_heard(moray_ref ref)
 {
@@ -452,6 +467,8 @@ enum moray_code moray_hold(moray_ref ref)
     if (code != MORAY_OK)
         return code;
     code = ref_find(ref, &index);
+    if (code == MORAY_OK)
+        code = hold_check(ref, index);
     if (code == MORAY_OK) {
         hold_take(index);
         ref_done(ref, index, false);
@@ -474,6 +491,8 @@ enum moray_code moray_keep(moray_ref ref)
                                         "the driver last until released");
     else
         code = ref_find(ref, &index);
+    if (code == MORAY_OK)
+        code = hold_check(ref, index);
     if (code == MORAY_OK) {
         /* One more for the process, which the frame does not know of. */
         lane_hold(&me.lane, index);
