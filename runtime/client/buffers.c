@@ -118,8 +118,10 @@ moray_ref moray_seal(moray_buffer buffer)
     moray_ref ref = {0, 0, 0, 0};
     uint32_t index = (uint32_t)(buffer.place >> 32);
 
-    if (enter() != MORAY_OK)
+    if (enter() != MORAY_OK) {
+        null_given(NULL);
         return ref;
+    }
     if (!in_making(buffer))
         last_set(MORAY_STALE, "seal of a buffer that was sealed, dropped or never made");
     else if (buffer_seal(&buffer, index) != MORAY_OK)
@@ -129,6 +131,8 @@ moray_ref moray_seal(moray_buffer buffer)
         ref = ref_of(index, 0);
         frame_note(index, ref.generation, false);
     }
+    if (!ref.owner)
+        null_given(NULL);
     leave();
     return ref;
 }

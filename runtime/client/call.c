@@ -477,8 +477,10 @@ ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
     struct making making;
     moray_ref ref = {0, 0, 0, 0};
 
-    if (enter() != MORAY_OK)
+    if (enter() != MORAY_OK) {
+        null_given(site);
         return ref;
+    }
     making.function = function;
     making.site = site;
     making.options = options;
@@ -499,7 +501,8 @@ ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
             due = deep;
         if (__builtin_expect(due, 0))
             wake_parked(due);
-    }
+    } else
+        null_given(site);
     if (making.mask)
         arguments_done(arguments, making.inputs, making.mask);
     leave();
@@ -554,14 +557,17 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
     struct record_call *call;
     moray_ref ref = {0, 0, 0, 0};
 
-    if (enter() != MORAY_OK)
+    if (enter() != MORAY_OK) {
+        null_given(site);
         return ref;
-    if (function && function->of && actor.type && actor.type != function->of->type_hash)
+    }
+    if (function && function->of && actor.type && actor.type != function->of->type_hash) {
         last_set(MORAY_WRONG_TYPE, "%s is a method of %s, but the handle is of another class",
                  function->name, function->of->name);
-    else if (actor_resolve(actor, &where) == MORAY_OK &&
-             (!where.pending_max || actor_room(actor, &where) == MORAY_OK) &&
-             make_call(&making, &call) == MORAY_OK) {
+        null_given(site);
+    } else if (actor_resolve(actor, &where) == MORAY_OK &&
+               (!where.pending_max || actor_room(actor, &where) == MORAY_OK) &&
+               make_call(&making, &call) == MORAY_OK) {
         struct record *record = lane_record(&me.lane, making.index);
         uint32_t sequence = atomic_load_explicit(&me.lane.self->sequence, memory_order_relaxed) + 1;
         atomic_store_explicit(&me.lane.self->sequence, sequence, memory_order_relaxed);
@@ -584,7 +590,8 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
             call_ends_busy(making.index);
         else if (where.slot)
             actor_posted(&where, making.index);
-    }
+    } else
+        null_given(site);
     if (making.mask)
         arguments_done(arguments, making.inputs, making.mask);
     leave();

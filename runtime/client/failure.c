@@ -181,9 +181,7 @@ const char *moray_error(moray_ref ref)
 
     text[0] = '\0';
     if (ref.owner == 0) {
-        const char *story;
-        moray_last(&story);
-        snprintf(text, sizeof(text), "%s", story);
+        snprintf(text, sizeof(text), "%s", null_story());
         return text;
     }
     if (enter() != MORAY_OK)

@@ -52,13 +52,7 @@ static struct handle *handle_of(const moray_actor *actor)
 
 static enum moray_code null_handle(void)
 {
-    enum moray_code code = moray_last(NULL);
-
-    if (code != MORAY_OK)
-        return code; /* the story of the call that gave it stands */
-    return last_set(
-        MORAY_INVALID,
-        "a null handle: the call that should have given it failed, or it was never set");
+    return null_told("handle");
 }
 
 /* Where the mailbox is. An actor that is still to be placed has none here: its calls go by the agent
@@ -292,11 +286,14 @@ moray_actor moray_new_actor(const struct moray_class *type, const struct moray_s
     uint64_t answer_bytes;
     enum moray_code code;
 
-    if (enter() != MORAY_OK)
+    if (enter() != MORAY_OK) {
+        null_given(site);
         return actor;
+    }
     if (!type || type->id >= class_count || classes[type->id] != type) {
         last_set(MORAY_INVALID,
                  "not a registered actor of this program; define it with MORAY_ACTOR");
+        null_given(site);
         leave();
         return actor;
     }
@@ -305,6 +302,7 @@ moray_actor moray_new_actor(const struct moray_class *type, const struct moray_s
         last_set(MORAY_INVALID, "the constructor of %s takes %u arguments, not %u (%s:%d)",
                  type->name, constructor ? constructor->parameter_count : 0, count, type->file,
                  type->line);
+        null_given(site);
         leave();
         return actor;
     }
@@ -335,6 +333,8 @@ moray_actor moray_new_actor(const struct moray_class *type, const struct moray_s
         }
     }
     arguments_done(arguments, inputs, mask);
+    if (code != MORAY_OK)
+        null_given(site);
     leave();
     return actor;
 }
@@ -347,9 +347,10 @@ moray_actor moray_find_actor(const struct moray_class *type, const struct moray_
     const void *answer;
     uint64_t answer_bytes;
 
-    (void)site;
-    if (enter() != MORAY_OK)
+    if (enter() != MORAY_OK) {
+        null_given(site);
         return actor;
+    }
     if (!type || type->id >= class_count || classes[type->id] != type || !name ||
         strlen(name) > 255 || !*name)
         last_set(MORAY_INVALID, "moray_actor_named takes a registered class and a name of 1 to 255 "
@@ -367,6 +368,8 @@ moray_actor moray_find_actor(const struct moray_class *type, const struct moray_
             free(request);
         }
     }
+    if (!actor.node)
+        null_given(site);
     leave();
     return actor;
 }

@@ -180,8 +180,10 @@ static moray_ref put(const void *data, size_t size, const moray_ref *refs, size_
     moray_ref ref = {0, 0, 0, 0};
     uint32_t index;
 
-    if (enter() != MORAY_OK)
+    if (enter() != MORAY_OK) {
+        null_given(NULL);
         return ref;
+    }
     if ((!data && size) || (!refs && count)) {
         last_set(MORAY_INVALID, "put of a null pointer with size %zu, %zu references", size, count);
     } else if ((index = lane_make(&me.lane, RECORD_OBJECT)) == RECORD_NONE) {
@@ -212,6 +214,8 @@ static moray_ref put(const void *data, size_t size, const moray_ref *refs, size_
         } else
             lane_abandon(&me.lane, index);
     }
+    if (!ref.owner)
+        null_given(NULL);
     leave();
     return ref;
 }

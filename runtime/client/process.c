@@ -33,11 +33,21 @@ ON_TRIP_BACK uint64_t now_ns(void)
 
 /* ---- Errors ---- */
 
+/* The last failure that a null reference or handle was given for, and to whom. */
+static _Thread_local struct {
+    struct moray_error error;
+    const struct moray_site *site;
+    const struct frame *frame;
+    uint32_t submitter; /* tells one task at this place of the stack from the next */
+} null;
+static _Thread_local bool told_null; /* the last failure is the use of a null one */
+
 enum moray_code last_set_at(enum moray_code code, const char *file, int line, const char *format,
                             ...)
 {
     va_list arguments;
 
+    told_null = false;
     last = (struct moray_error){.code = code, .file = file, .line = line};
     va_start(arguments, format);
     vsnprintf(last.text, sizeof(last.text), format, arguments);
@@ -47,8 +57,61 @@ enum moray_code last_set_at(enum moray_code code, const char *file, int line, co
 
 enum moray_code last_take(const struct moray_error *error)
 {
+    told_null = false;
     last = *error;
     return error->code;
+}
+
+static const struct frame *frame_of_task(void)
+{
+    const struct frame *frame = frame_top;
+
+    while (frame && frame->record == RECORD_NONE)
+        frame = frame->outer;
+    return frame;
+}
+
+void null_given(const struct moray_site *site)
+{
+    const struct frame *frame = frame_of_task();
+
+    if (told_null)
+        return; /* it was given a null one itself: what that came of stands */
+    null.error = last;
+    null.site = site;
+    null.frame = frame;
+    null.submitter = frame ? frame->submitter : 0;
+}
+
+static bool null_is_ours(void)
+{
+    const struct frame *frame = frame_of_task();
+
+    return null.error.code != MORAY_OK && null.frame == frame &&
+           (!frame || null.submitter == frame->submitter);
+}
+
+const char *null_story(void)
+{
+    return null_is_ours() ? null.error.text : "";
+}
+
+enum moray_code null_told(const char *what)
+{
+    char where[256] = "";
+    enum moray_code code;
+
+    if (!null_is_ours())
+        return last_set(MORAY_INVALID, "a null %s: it was never set", what);
+    if (null.site)
+        snprintf(where, sizeof(where), ", in %.60s (%.120s:%d)", null.site->function,
+                 null.site->file, null.site->line);
+    code = last_set(null.error.code,
+                    "a null %s: it was never set, or the call that was to give it failed; the last "
+                    "that did%s: %s",
+                    what, where, null.error.text);
+    told_null = true;
+    return code;
 }
 
 enum moray_code moray_last(const char **story)
@@ -374,12 +437,8 @@ void far_forget(void)
 
 ON_TRIP_BACK enum moray_code ref_find(moray_ref ref, uint32_t *index)
 {
-    if (__builtin_expect(ref.owner == 0, 0)) {
-        if (last.code == MORAY_OK)
-            return last_set(MORAY_INVALID, "a null reference: the call that should have given it "
-                                           "failed, or it was never set");
-        return last.code; /* the story of the call that gave it stands */
-    }
+    if (__builtin_expect(ref.owner == 0, 0))
+        return null_told("reference");
     if (__builtin_expect(ref.owner != me.owner, 0)) {
         if (ref.owner > me.rank_count)
             return last_set(MORAY_STALE,

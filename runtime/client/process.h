@@ -114,6 +114,14 @@ enum moray_code last_set_at(enum moray_code code, const char *file, int line, co
                             ...) __attribute__((format(printf, 4, 5)));
 enum moray_code last_take(const struct moray_error *error);
 
+/** The call at `site` (NULL: not known) failed, and gives the null reference or handle for it. */
+void null_given(const struct moray_site *site);
+/** A null "reference" or "handle" is used: tells what gave this task, or thread, the last one. The code is
+ *  that call's; MORAY_INVALID if none did. */
+enum moray_code null_told(const char *what);
+/** That call's story; "": none did. */
+const char *null_story(void);
+
 enum moray_code enter_refused(void);
 void enter_slow(void);
 

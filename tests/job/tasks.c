@@ -559,10 +559,45 @@ static void resources_are_checked_at_the_call(void)
         DEMAND(none.owner == 0 && moray_last(NULL) == MORAY_INVALID);
         DEMAND_NAMES(last_story(), "rank 0");
     }
-    /* using the null reference tells the story again */
-    none = moray_call_with((.cores = -1), add, 1, 1);
-    DEMAND_CODE(moray_get_bytes(none, NULL, 0, 0), MORAY_INVALID);
-    DEMAND_NAMES(moray_error(none), "cores");
+}
+
+MORAY_TASK(int32_t, uses_what_was_never_set, (int32_t, fails))
+{
+    moray_ref never = {0, 0, 0, 0};
+    char byte;
+    size_t size;
+
+    if (fails)
+        (void)moray_call_with((.attempts = 300), add, 1, 1);
+    if (moray_kv_get("no such space", "key", &byte, 1, &size) != MORAY_NOT_FOUND)
+        return -1;
+    if (moray_release(never) != MORAY_INVALID || !strstr(last_story(), "a null reference"))
+        return -2;
+    return !!strstr(last_story(), "attempts") + 4 * !!strstr(moray_error(never), "attempts");
+}
+
+/* It tells of the call that gave it, and of no other. */
+static void a_null_reference_tells_its_story(void)
+{
+    moray_ref none = moray_call_with((.cores = -1), add, 1, 1);
+    char byte;
+    size_t size;
+
+    DEMAND_CODE(moray_kv_get("no such space", "key", &byte, 1, &size), MORAY_NOT_FOUND);
+    for (int i = 0; i < 3; i++) {
+        DEMAND_CODE(moray_get_bytes(none, NULL, 0, 0), MORAY_INVALID);
+        DEMAND_NAMES(last_story(), "a null reference");
+        DEMAND_NAMES(last_story(), "cores = -1");
+        DEMAND_NAMES(last_story(), "tasks.c:");
+        DEMAND(!strstr(strstr(last_story(), "null reference") + 1, "null reference"));
+        DEMAND_NAMES(moray_error(none), "cores = -1");
+        none = moray_call(add, none, 1); /* which fails for the same */
+        DEMAND(none.owner == 0);
+    }
+    for (int i = 0; i < 30; i++) { /* what another task was given does not matter */
+        moray_ref there = moray_call(uses_what_was_never_set, i % 2);
+        DEMAND_SAME(moray_take_as(int32_t, there), i % 2 ? 5 : 0); /* 1 + 4 */
+    }
 }
 
 static void tasks_ask_for_cores_and_memory(void)
@@ -828,6 +863,7 @@ static const struct law laws[] = {
     {"line 17: a last call on a waiter's stack ends the process",
      a_last_call_on_a_waiters_stack_ends_the_process, 30},
     {"line 18: resources are checked at the call", resources_are_checked_at_the_call, 10},
+    {"header: a null reference tells its story", a_null_reference_tells_its_story, 10},
     {"line 18: tasks ask for cores and memory", tasks_ask_for_cores_and_memory, 20},
     {"line 18: a task runs where it is told to", a_task_runs_where_it_is_told_to, 10},
     {"line 20: effects on actors remain", effects_on_actors_remain, 10},
