@@ -748,7 +748,7 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
     else
         route->holders[home / 64] &= ~((uint64_t)1 << home % 64);
     route_tell_hold(route);
-    if (request->detail > 0)
+    if (request->detail > 0 && !request->until)
         requests_answer_heard(index);
     else
         agent_answer(index, NULL, 0);

@@ -85,8 +85,7 @@ static void look_again(const struct word_act *act)
     route_tell_hold(&agent.routes[act->with[0]]);
 }
 
-/* The last hold goes: whoever else this rank has given the handle, or a task that had it, was perhaps given
- * more, of which others have not heard yet. */
+/* The last hold goes, and waits for the words that were said before (node/words.h). */
 static bool must_wait(struct route *route)
 {
     if (!route->goes) {
