@@ -200,16 +200,6 @@ enum moray_code result_take(uint32_t index, const moray_buffer *buffer)
     return code;
 }
 
-/* The task whose result it is to be: the innermost, through its scopes. */
-static struct frame *frame_of_task(void)
-{
-    struct frame *frame = frame_top;
-
-    while (frame && frame->record == RECORD_NONE)
-        frame = frame->outer;
-    return frame;
-}
-
 static bool gives_a_buffer(const struct frame *frame)
 {
     const struct moray_function *function =
@@ -238,6 +228,7 @@ moray_buffer moray_result(size_t size)
             const char *story;
             frame->failed = moray_last(&story);
             frame->story = strdup(story);
+            frame->has_more = true;
         }
     }
     leave();

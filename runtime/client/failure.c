@@ -222,6 +222,7 @@ void moray_fail(enum moray_code code, const char *format, ...)
         return; /* the first cause is the one to tell */
     frame->failed = code == MORAY_OK ? MORAY_INVALID : code;
     frame->story = strdup(text);
+    frame->has_more = true;
 }
 
 /* The caller cannot go on: a task fails with this story (its process goes on), the driver ends. */

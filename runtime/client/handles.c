@@ -11,6 +11,8 @@
 /*
  * Handles of actors. A process counts its own; the agent knows whether a process has any; rank 0 knows
  * whether a rank has any. An actor on this node is called through its mailbox, without the agent.
+ * What a task takes ends with it, as its holds do: its frame has a note. What an actor takes lasts as
+ * long as its process, what the driver takes until it is released.
  */
 
 struct handle {
@@ -164,19 +166,93 @@ enum moray_code actor_lend(moray_actor actor, uint32_t record, bool while_there)
                       : null_handle();
 }
 
-enum moray_code moray_actor_add(moray_actor actor)
+/* Handles that tasks of this process have taken, the newest last. */
+static struct note {
+    const struct frame *frame;
+    moray_actor actor;
+} * notes;
+static uint32_t note_count, note_capacity;
+
+/* Without memory for the note it lasts as long as the process. */
+static void note_add(moray_actor actor)
+{
+    struct frame *frame = me.role == ROLE_WORKER ? frame_of_task() : NULL;
+    struct note *more =
+        frame ? array_room(notes, note_count, &note_capacity, sizeof(*notes)) : NULL;
+
+    if (!more)
+        return;
+    notes = more;
+    notes[note_count++] = (struct note){frame, actor};
+    frame->has_more = true;
+}
+
+/* The newest of the actor, if there is one. */
+static void note_remove(moray_actor actor)
+{
+    for (uint32_t i = note_count; i-- > 0;)
+        if (id_of(&notes[i].actor) == id_of(&actor)) {
+            note_count--;
+            memmove(notes + i, notes + i + 1, (note_count - i) * sizeof(*notes));
+            return;
+        }
+}
+
+static enum moray_code count_down(struct handle *handle, moray_actor actor)
+{
+    return --handle->count == 0 ? tell(REQUEST_ACTOR_HOLD, actor, -1, RECORD_NONE) : MORAY_OK;
+}
+
+void handles_let_go(const struct frame *frame)
+{
+    for (uint32_t i = note_count; i-- > 0;) {
+        if (i >= note_count || notes[i].frame != frame)
+            continue; /* the last was let go on this stack, while the one before it was told */
+        moray_actor actor = notes[i].actor;
+        note_count--;
+        memmove(notes + i, notes + i + 1, (note_count - i) * sizeof(*notes));
+        struct handle *handle = handle_of(&actor);
+        if (handle && handle->count)
+            (void)!count_down(handle, actor);
+    }
+}
+
+/* One more, of the process's or of the task's that runs. */
+static enum moray_code count_up(moray_actor actor, bool noted)
+{
+    struct handle *handle = handle_of(&actor);
+
+    if (!handle)
+        return last_set(MORAY_NO_MEMORY, "no memory for a handle");
+    if (noted)
+        note_add(actor);
+    return handle->count++ == 0 ? tell(REQUEST_ACTOR_HOLD, actor, 1, RECORD_NONE) : MORAY_OK;
+}
+
+enum moray_code moray_actor_stay(moray_actor actor)
 {
     enum moray_code code = enter();
-    struct handle *handle;
 
     if (code != MORAY_OK)
         return code;
     if (!actor.node)
         code = null_handle();
-    else if (!(handle = handle_of(&actor)))
-        code = last_set(MORAY_NO_MEMORY, "no memory for a handle");
-    else if (handle->count++ == 0)
-        code = tell(REQUEST_ACTOR_HOLD, actor, 1, RECORD_NONE);
+    else if (!frame_of_task())
+        code = last_set(MORAY_WRONG_STATE, "moray_actor_keep outside of a task or method: handles "
+                                           "of the driver last until released");
+    else
+        code = count_up(actor, false);
+    leave();
+    return code;
+}
+
+enum moray_code moray_actor_add(moray_actor actor)
+{
+    enum moray_code code = enter();
+
+    if (code != MORAY_OK)
+        return code;
+    code = actor.node ? count_up(actor, true) : null_handle();
     leave();
     return code;
 }
@@ -193,8 +269,10 @@ enum moray_code moray_actor_drop(moray_actor actor)
     else if (!(handle = handle_of(&actor)) || handle->count == 0)
         code = last_set(MORAY_STALE, "this process has no handle of the actor: it was released "
                                      "before, or only lent by an argument");
-    else if (--handle->count == 0)
-        code = tell(REQUEST_ACTOR_HOLD, actor, -1, RECORD_NONE);
+    else {
+        note_remove(actor);
+        code = count_down(handle, actor);
+    }
     leave();
     return code;
 }
@@ -220,9 +298,7 @@ static moray_actor adopt(const struct moray_class *type, uint32_t record, const 
     actor.node = me.owner;
     actor.type = type->type_hash;
     request_done(record);
-    struct handle *handle = handle_of(&actor);
-    if (handle && handle->count++ == 0)
-        (void)!tell(REQUEST_ACTOR_HOLD, actor, 1, RECORD_NONE);
+    (void)!count_up(actor, true);
     return actor;
 }
 

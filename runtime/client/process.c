@@ -62,9 +62,9 @@ enum moray_code last_take(const struct moray_error *error)
     return error->code;
 }
 
-static const struct frame *frame_of_task(void)
+struct frame *frame_of_task(void)
 {
-    const struct frame *frame = frame_top;
+    struct frame *frame = frame_top;
 
     while (frame && frame->record == RECORD_NONE)
         frame = frame->outer;
@@ -240,7 +240,7 @@ ON_TRIP void frame_push(struct frame *frame, uint32_t record)
     frame->hold_capacity = FRAME_FEW;
     frame->failed = MORAY_OK;
     frame->story = NULL;
-    frame->retry = frame->actor = false;
+    frame->has_more = frame->actor = false;
     if (!frame->outer)
         thread_stack = __builtin_frame_address(0);
     if (record != RECORD_NONE) {
@@ -364,8 +364,10 @@ ON_TRIP void frame_pop(struct frame *frame)
             lane_drop(&me.lane, frame->holds[i].index);
     if (frame->holds != frame->few)
         free(frame->holds);
-    if (__builtin_expect(frame->story != NULL, 0))
+    if (__builtin_expect(frame->has_more, 0)) {
         free(frame->story);
+        handles_let_go(frame);
+    }
 }
 
 /* ---- References ---- */

@@ -74,7 +74,7 @@ struct frame {
     uint32_t hold_count;
     enum moray_code failed; /* by moray_fail */
     uint32_t hold_capacity;
-    bool retry;
+    bool has_more; /* a story, or handles of actors: frame_pop() looks closer */
     bool actor;
     char *story;
     struct hold few[FRAME_FEW];
@@ -163,6 +163,8 @@ void frame_push(struct frame *frame, uint32_t record);
 void frame_pop(struct frame *frame);
 /** Notes a hold taken (or, `gone`, let go) in the innermost frame. */
 void frame_note(uint32_t index, uint32_t generation, bool gone);
+/** The innermost frame of a task or method; NULL: there is none. */
+struct frame *frame_of_task(void);
 /** A hold was let go: the newest that the frames know of. */
 void frame_gone(uint32_t index, uint32_t generation);
 
@@ -378,6 +380,8 @@ enum moray_code actor_lend(moray_actor actor, uint32_t record, bool while_there)
 enum moray_code actor_room(moray_actor actor, const struct answer_actor *where);
 void actor_counts(moray_actor actor, const struct answer_actor *where, uint32_t index);
 void actor_posted(const struct answer_actor *where, uint32_t index);
+/** Lets go the handles that a task has taken, which ends. Inside the door; leaves it meanwhile. */
+void handles_let_go(const struct frame *frame);
 
 /* ---- Running ---- */
 

@@ -44,6 +44,7 @@ _Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, 
     }
     running->frame.failed = code;
     running->frame.story = text;
+    running->frame.has_more = true;
     __builtin_longjmp(running->gave_up, 1);
 }
 

@@ -150,9 +150,9 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  *     MORAY_WRONG_STATE.
  * moray_new(class, argument...), moray_new_with((.name = "x"), class, argument...)
  *     Makes an actor and returns at once with its handle, held. Errors (null handle): as moray_call.
- *     The process that called it holds the handle until moray_actor_release or its own end, also when
- *     the task that made it has ended or returned it. Who gets a handle as a value only borrows it:
- *     moray_actor_hold keeps the actor alive, whatever becomes of that process.
+ *     The driver and an actor hold the handle until moray_actor_release or their own end, a task until
+ *     it ends: an object or another process has it by then (returned, MORAY_REFS, moray_actor_hold), or
+ *     the actor finishes its calls and ends. Who gets a handle as a value only borrows it.
  *     One for which no node has a process waits for 10 s; then its calls fail with MORAY_BUSY.
  *
  * A program of several files: in a header, each with the same list and a semicolon,
@@ -391,14 +391,17 @@ uint32_t moray_attempt(void); /* in a task: which try this is, from 1; 0 outside
 /** moray_kill(actor, restart): ends the actor's process at once. restart 1: it starts again if it has
  *  restarts left; 0: it is dead for good. Killing a dead actor is no error.
  *  moray_actor_release(actor): lets the handle go. After the last one the actor finishes its queued
- *  calls, runs its destructor and ends. moray_actor_hold: one more.
- *  Errors: MORAY_STALE. */
+ *  calls, runs its destructor and ends. moray_actor_hold: one more. moray_actor_keep(actor): in a task or
+ *  method, one more that does not end with it but stays with the process.
+ *  Errors: MORAY_STALE; MORAY_WRONG_STATE for moray_actor_keep outside a task. */
 enum moray_code moray_actor_kill(moray_actor actor, int restart);
 enum moray_code moray_actor_drop(moray_actor actor);
 enum moray_code moray_actor_add(moray_actor actor);
+enum moray_code moray_actor_stay(moray_actor actor);
 #define moray_kill(actor, restart) moray_actor_kill((actor).handle, restart)
 #define moray_actor_release(actor) moray_actor_drop((actor).handle)
 #define moray_actor_hold(actor) moray_actor_add((actor).handle)
+#define moray_actor_keep(actor) moray_actor_stay((actor).handle)
 
 /** moray_actor_named(class, "name"): a handle of the actor with that name, held.
  *  Errors (null handle): MORAY_NOT_FOUND; MORAY_WRONG_TYPE if it is of another class. */

@@ -823,6 +823,71 @@ MORAY_TASK(int32_t, makes_and_ends, (word, key), (int32_t, how))
     return 1; /* its process ends with it: .calls_per_process */
 }
 
+static built_actor makes_one(word key)
+{
+    built_actor actor = moray_new(built, key, 1);
+
+    if (moray_take_as(int32_t, moray_call(built_value, actor)) != 1)
+        moray_fail(MORAY_FAILED, "it has another value");
+    return actor;
+}
+
+MORAY_TASK(int32_t, makes_and_leaves, (word, key), (int32_t, keeps))
+{
+    built_actor actor = makes_one(key);
+
+    if (keeps)
+        return (int32_t)moray_actor_keep(actor);
+    moray_actor_hold(actor);
+    moray_actor_hold(actor);
+    moray_release(moray_call(built_add, actor, 5)); /* which is run before the end */
+    return (int32_t)moray_actor_release(actor);
+}
+
+MORAY_TASK(built_actor, makes_bare, (word, key))
+{
+    return makes_one(key);
+}
+
+MORAY_TASK(door, makes_door, (word, key))
+{
+    return (door){makes_one(key)};
+}
+
+static void what_a_task_made_ends_with_it_unless_another_has_it(void)
+{
+    DEMAND_CODE(moray_actor_keep(((built_actor){{1, 1, 1, 1}})), MORAY_WRONG_STATE);
+    for (int node = 0; node < node_count(); node++)
+        for (int how = 0; how < 4; how++) {
+            word key = say_number("33 task", node * 4 + how);
+            char ended[64];
+            snprintf(ended, sizeof(ended), "%s ended", key.text);
+            if (how < 2) {
+                moray_ref ref =
+                    moray_call_with((.on_rank = on_node(node)), makes_and_leaves, key, how);
+                DEMAND_SAME(moray_take_as(int32_t, ref), MORAY_OK);
+                if (how) { /* kept: as long as the process */
+                    law_sleep_ms(150);
+                    DEMAND_SAME(counted(ended), 0);
+                    continue;
+                }
+            } else if (how == 2) {
+                moray_ref ref = moray_call_with((.on_rank = on_node(node)), makes_bare, key);
+                built_actor actor = moray_take_as(built_actor, ref);
+                law_sleep_ms(50);
+                DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, actor, 2)), 3);
+                DEMAND_OK(moray_actor_release(actor));
+            } else {
+                moray_ref ref = moray_call_with((.on_rank = on_node(node)), makes_door, key);
+                door open = moray_get_as(door, ref);
+                law_sleep_ms(50);
+                DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, open.actor, 2)), 3);
+                DEMAND_OK(moray_release(ref));
+            }
+            DEMAND(count_becomes(ended, 1));
+        }
+}
+
 static void a_process_that_ends_holds_nothing_any_more(void)
 {
     for (int node = 0; node < node_count(); node++)
@@ -1130,6 +1195,8 @@ static const struct law laws[] = {
      with_method_retries_no_call_is_lost_and_order_holds, 30},
     {"line 33: the last handle ends it, after its queued calls",
      the_last_handle_ends_it_after_its_queued_calls, 20},
+    {"line 33: what a task made ends with it, unless another has it",
+     what_a_task_made_ends_with_it_unless_another_has_it, 30},
     {"line 33: a process that ends holds nothing any more",
      a_process_that_ends_holds_nothing_any_more, 30},
     {"line 33: a process that ends while it asks for an actor holds nothing",
