@@ -19,6 +19,7 @@ MORAY_METHOD(int32_t, stuck, hang)
     (void)self;
     for (;;)
         pause();
+    return 0;
 }
 
 static int is_gone(int pid)
