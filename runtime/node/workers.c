@@ -187,7 +187,8 @@ static uint64_t ran_sum(void)
     return ran;
 }
 
-/* Who waits in moray_wait, or with a time limit, runs nothing meanwhile (decisions.md, 25). */
+/* Who waits in moray_wait, or with a time limit, runs nothing meanwhile, and nobody runs in a wait what asks
+ * for cores, memory or a place (decisions.md, 25). */
 static void stuck_look(uint64_t since_ns)
 {
     uint32_t spares = agent.spare_end - agent.spare_first;
@@ -199,10 +200,26 @@ static void stuck_look(uint64_t since_ns)
         agent.now_ns - agent.stuck_ns < STUCK_NS)
         return;
     agent.stuck_told = true;
+    if (!lane_has_work(&agent.lane)) {
+        log_warning(
+            "a task that has its cores finds no process: all %u workers and %u spares of this "
+            "rank have tasks, of which none has ended for some time; raise MORAY_SPARES_MAX "
+            "(it is %u)",
+            agent.worker_count, spares, spares);
+        return;
+    }
     log_warning("tasks lie ready and a core is free, but all %u workers and %u spares of this rank "
                 "wait for other tasks; raise MORAY_SPARES_MAX (it is %u), or let tasks wait by "
                 "moray_get without a limit, which runs what it waits for",
                 agent.worker_count, spares, spares);
+}
+
+static bool spare_may_come(void)
+{
+    for (uint32_t slot = agent.spare_first; slot < agent.spare_end; slot++)
+        if (agent.slots[slot].use == SLOT_UNUSED || agent.slots[slot].use == SLOT_STARTING)
+            return true;
+    return false;
 }
 
 /* A further process, where a core is free because its process waits, and nobody is there to use it:
@@ -216,6 +233,8 @@ void workers_spare(void)
     agent.stuck_ns = 0;
     if (!agent.worker_count)
         return;
+    if (general_lacks_a_process() && !spare_may_come())
+        stuck_look(stuck_ns);
     if (cores > agent.node->core_count)
         cores = agent.node->core_count;
     for (uint32_t core = 0; core < cores; core++)

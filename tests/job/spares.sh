@@ -20,6 +20,13 @@ else
     tap_fail "when all wait and there can be no more, MORAY_SPARES_MAX is named" "$output"
 fi
 
+output=$(tap_limit 30 env MORAY_SPARES_MAX=2 "$program" 8 4000 0.5 2>&1)
+if grep -q "^-[0-9]*$" <<<"$output" && grep -q "no process.*2 workers and 2 spares.*MORAY_SPARES_MAX" <<<"$output"; then
+    tap_ok "so too where the tasks ask for cores"
+else
+    tap_fail "so too where the tasks ask for cores" "$output"
+fi
+
 # few NAME EXPECTED MODE SETTING…: it ends with the number, and tells of the limit once.
 few() {
     local name=$1 expected=$2 mode=$3 output code=0
