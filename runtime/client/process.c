@@ -139,6 +139,11 @@ enum moray_code enter_refused(void)
         return last_set(MORAY_WRONG_STATE, "called before moray_init; call moray_init first");
     if (me.role == ROLE_ENDED)
         return last_set(MORAY_WRONG_STATE, "called after moray_finalize: the job has ended");
+    if (me.role == ROLE_FORKED)
+        return last_set(MORAY_WRONG_STATE,
+                        "called in a child that the program made by fork: it is no process of the "
+                        "job, and shares its parent's place in it; call from the parent, or make a "
+                        "task of it");
     /* The story of the interrupted call must survive, so this one is short. */
     return last_set(
         MORAY_WRONG_STATE,

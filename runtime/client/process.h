@@ -23,7 +23,14 @@
 
 enum { NODE_CORES_MAX = 192, SETUPS_MAX = 64, FRAME_FEW = 8, SLOT_DRIVER = 1 };
 
-enum process_role { ROLE_NONE, ROLE_DRIVER, ROLE_WORKER, ROLE_ACTOR, ROLE_ENDED };
+enum process_role { /* the first three may call nothing */
+                    ROLE_NONE,
+                    ROLE_ENDED,
+                    ROLE_FORKED, /* a child of one of those below, by the program's own fork */
+                    ROLE_DRIVER,
+                    ROLE_WORKER,
+                    ROLE_ACTOR
+};
 
 /** What the lane's control block has for the node (lane_control.node). */
 struct node_shared {
@@ -128,7 +135,7 @@ void enter_slow(void);
 /** Opens the door; not MORAY_OK: the call is not allowed here, and the story is set. */
 static inline enum moray_code enter(void)
 {
-    if (__builtin_expect(thread_inside || me.role == ROLE_NONE || me.role == ROLE_ENDED, 0))
+    if (__builtin_expect(thread_inside || me.role <= ROLE_FORKED, 0))
         return enter_refused();
     thread_inside = true;
     if (__builtin_expect(thread_owner, 1)) {

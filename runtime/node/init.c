@@ -298,8 +298,28 @@ static void at_exit(void)
         moray_finalize();
 }
 
+/* What a child of the program's own fork did here would be its parent's undoing. */
+static void forked(void)
+{
+    if (me.role >= ROLE_DRIVER)
+        me.role = ROLE_FORKED;
+}
+
+/* Nothing would end the job then: the agent's thread goes on, and takes no signal. */
+static void main_thread_ended(void *self)
+{
+    (void)self;
+    if (me.role != ROLE_DRIVER || getpid() != (pid_t)me.self_pid)
+        return;
+    log_error("main's thread ended by pthread_exit, and with it the job; let it wait for the other "
+              "threads with pthread_join, and return");
+    exit(1);
+}
+
 static void driver_begin(void)
 {
+    pthread_key_t end;
+
     guard_install(
         &(struct guard_options){.rank = agent.rank, .process = "driver", .task = driver_task});
     thread_owner = true;
@@ -325,6 +345,8 @@ static void driver_begin(void)
     atomic_store(&me.node->driver_busy, 1);
     me.role = ROLE_DRIVER;
     atexit(at_exit);
+    if (pthread_key_create(&end, main_thread_ended) == 0)
+        pthread_setspecific(end, &me);
 }
 
 enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options options)
@@ -337,6 +359,9 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
     if (called)
         return last_set(MORAY_WRONG_STATE, "moray_init is called a second time; a process has one "
                                            "job");
+    static bool watches_forks;
+    if (!watches_forks && pthread_atfork(NULL, NULL, forked) == 0) /* the workers inherit it */
+        watches_forks = true;
     if (prepare(&options, &error) != MORAY_OK) {
         last_take(&error);
         zygote_stop(agent.zygote, 1000);

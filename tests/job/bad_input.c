@@ -11,11 +11,13 @@
  *     threads          two other threads make their first calls while the first thread is in one
  *     cells            calls of each kind where the table of what waits for what is full
  *     cells general    the same where the agent places those that wait
+ *     main_ends        the first thread ends, others go on
  *     records          one process takes all records and lets them go; another needs some then
  */
 #include "law.h"
 
 #include <dlfcn.h>
+#include <sys/wait.h>
 
 MORAY_TASK(int32_t, add, (int32_t, a), (int32_t, b))
 {
@@ -189,6 +191,34 @@ static void a_signal_handler_that_interrupts_a_call_is_refused(void)
     DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
 }
 
+/* Returns whether every call was refused in a child that the program made. */
+static bool fork_and_call(void)
+{
+    enum moray_code codes[8];
+    int32_t status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        call_all(codes);
+        for (size_t i = 0; i < COUNT_OF(codes); i++)
+            status |= codes[i] != MORAY_WRONG_STATE || !strstr(last_story(), "fork");
+        _exit(status | (moray_finalize() != 1));
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+MORAY_TASK(bool, forks)
+{
+    return fork_and_call();
+}
+
+static void a_call_in_a_child_of_fork_is_refused(void)
+{
+    DEMAND(fork_and_call());
+    DEMAND(moray_take_as(bool, moray_call(forks)));
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
+}
+
 static void a_second_init_is_refused(void)
 {
     DEMAND_CODE(moray_init_with(NULL, NULL, (struct moray_options){0}), MORAY_WRONG_STATE);
@@ -205,6 +235,7 @@ static const struct law laws[] = {
     {"bad input: a call in a signal handler that interrupted a call (decision 44)",
      a_signal_handler_that_interrupts_a_call_is_refused, 20},
     {"bad input: moray_init twice", a_second_init_is_refused, 10},
+    {"bad input: a call in a child of fork", a_call_in_a_child_of_fork_is_refused, 10},
 };
 
 static int (*finalize_mpi)(void);
@@ -410,6 +441,21 @@ static int call_from_threads(void)
     return moray_finalize();
 }
 
+static void *sleeps_long(void *context)
+{
+    law_sleep_ms(60000);
+    return context;
+}
+
+static int end_the_first_thread(void)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, sleeps_long, NULL) != 0)
+        return 2;
+    pthread_exit(NULL);
+}
+
 static int one_mode(const char *mode, int argc, char **argv)
 {
     if (!strcmp(mode, "mpi"))
@@ -429,6 +475,8 @@ static int one_mode(const char *mode, int argc, char **argv)
         return call_from_threads();
     if (!strcmp(mode, "cells"))
         return fill_the_cells(argc > 2);
+    if (!strcmp(mode, "main_ends"))
+        return end_the_first_thread();
     if (!strcmp(mode, "records"))
         return fill_the_records();
     puts("started");

@@ -29,6 +29,7 @@ refused() {
 
 refused "moray_init after MPI_Init" MPI mpi
 refused "an uncaught error ends the job with its story (decision 42)" "a story of 12" uncaught
+refused "the first thread ends by pthread_exit" "pthread_join" main_ends
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
 tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
     env MORAY_SPARES_MAX=8 "$program" waits
