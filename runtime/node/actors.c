@@ -594,7 +594,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
          * it, and a call on its way holds it. */
         bool tells = !route->told;
         if (tells)
-            route_lend(route, index, generation, false);
+            route_lend(route, index, generation);
         route->waiting = array_grown(route->waiting, route->waiting_count, &route->waiting_capacity,
                                      sizeof(*route->waiting));
         route->waiting[route->waiting_count++] =
@@ -741,8 +741,13 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
     }
     struct route *route = route_of(id_of(&request->actor));
     if (request->until) {
-        if (lane_find(&agent.lane, request->until - 1, request->until_generation))
-            route_lend(route, request->until - 1, request->until_generation, request->while_there);
+        uint32_t record = request->until - 1;
+        if (!lane_find(&agent.lane, record, request->until_generation))
+            ; /* it is gone, and its process with it */
+        else if (request->while_there)
+            route_keep(route, record);
+        else
+            route_lend(route, record, request->until_generation);
     } else if (request->detail > 0)
         route->holders[home / 64] |= (uint64_t)1 << home % 64;
     else

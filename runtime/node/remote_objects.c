@@ -415,7 +415,7 @@ void remote_free(uint32_t index, uint32_t generation)
         return;
     if (flags & RECORD_CONTAINS) {
         requests_drop_contained(index);
-        route_object_gone(index, generation);
+        route_object_gone(index);
     }
     if ((flags & (RECORD_TIED & ~RECORD_CONTAINS)) && agent.remote &&
         map_remove(&agent.remote->far, index, &far)) {

@@ -12,9 +12,15 @@
 
 struct lent {
     uint32_t route, record, generation;
-    bool while_there;  /* not until its end */
     uint64_t until_ns; /* … or until then; 0: no limit */
 };
+
+/* An object whose bytes contain handles holds their actors: record -> the first of a list. */
+struct kept {
+    struct kept *next;
+    uint32_t route;
+};
+static struct map objects;
 
 /* What an actor has to finish its calls: the gcs gives it as long again from here. */
 static const uint64_t CALLS_NS = 30 * TIME_NS_PER_S;
@@ -47,17 +53,30 @@ static bool is_held(const struct route *route)
     return false;
 }
 
-void route_lend(struct route *route, uint32_t record, uint32_t generation, bool while_there)
+void route_lend(struct route *route, uint32_t record, uint32_t generation)
 {
     agent.lents =
         array_grown(agent.lents, agent.lent_count, &agent.lent_capacity, sizeof(*agent.lents));
     agent.lents[agent.lent_count++] =
-        (struct lent){(uint32_t)(route - agent.routes), record, generation, while_there, 0};
+        (struct lent){(uint32_t)(route - agent.routes), record, generation, 0};
     route->lent++;
-    if (while_there) /* so that the agent frees it */
-        atomic_fetch_or(&lane_record(&agent.lane, record)->flags, RECORD_CONTAINS);
-    else
-        lane_await(&agent.lane, record);
+    lane_await(&agent.lane, record);
+}
+
+void route_keep(struct route *route, uint32_t record)
+{
+    struct kept *kept = malloc(sizeof(*kept));
+    const uint64_t *first = map_get(&objects, record);
+
+    if (!kept)
+        abort();
+    *kept = (struct kept){first ? (struct kept *)(uintptr_t)*first : NULL,
+                          (uint32_t)(route - agent.routes)};
+    if (!map_set(&objects, record, (uint64_t)(uintptr_t)kept))
+        abort();
+    route->lent++;
+    atomic_fetch_or(&lane_record(&agent.lane, record)->flags,
+                    RECORD_CONTAINS); /* the agent frees it */
 }
 
 /* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
@@ -74,7 +93,7 @@ static void lend_to_calls(struct route *route)
         if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
             record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
             lane_call(&agent.lane, record)->actor == number) {
-            route_lend(route, i, life_generation(life), false);
+            route_lend(route, i, life_generation(life));
             agent.lents[agent.lent_count - 1].until_ns = agent.now_ns + CALLS_NS;
         }
     }
@@ -146,7 +165,7 @@ void routes_look(void)
         struct lent lent = agent.lents[i];
         struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
         bool overdue = lent.until_ns && agent.now_ns >= lent.until_ns;
-        if (record && !overdue && (lent.while_there || !life_ended(record_life(record)))) {
+        if (record && !overdue && !life_ended(record_life(record))) {
             i++;
             continue;
         }
@@ -155,13 +174,19 @@ void routes_look(void)
     }
 }
 
-void route_object_gone(uint32_t record, uint32_t generation)
+void route_object_gone(uint32_t record)
 {
-    for (uint32_t i = 0; i < agent.lent_count;)
-        if (agent.lents[i].record == record && agent.lents[i].generation == generation)
-            lent_end(i);
-        else
-            i++;
+    uint64_t first;
+
+    if (!map_remove(&objects, record, &first))
+        return;
+    for (struct kept *kept = (struct kept *)(uintptr_t)first; kept;) {
+        struct kept gone = *kept;
+        free(kept);
+        kept = gone.next;
+        agent.routes[gone.route].lent--;
+        route_tell_hold(&agent.routes[gone.route]);
+    }
 }
 
 /* ---- What constructors take ---- */
@@ -313,6 +338,14 @@ void routes_end(void)
         free(agent.routes[i].waiting);
     }
     free(agent.routes);
+    const struct map_cell *cell;
+    size_t cursor = 0;
+    while ((cell = map_next(&objects, &cursor)))
+        for (struct kept *kept = (struct kept *)(uintptr_t)cell->value, *next; kept; kept = next) {
+            next = kept->next;
+            free(kept);
+        }
+    map_clear(&objects);
     free(agent.lents);
     for (uint32_t i = 0; i < starting_count; i++)
         takings_free(&startings[i].takings);

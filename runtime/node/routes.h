@@ -1,8 +1,9 @@
 /**
  * What a node knows of the actors that its processes have handles of, wherever those live.
  *
- *     held     by a process (a bit), by a task that has it as an argument or a call under way (lent),
- *              by this agent for one that a process here has made and that has not begun (inputs)
+ *     held     by a process (a bit), by a task that has it as an argument, a call under way or an object
+ *              that contains it (lent), by this agent for a constructor (takings) or for one that a
+ *              process here has made and that has not begun (starting)
  *     told     whether rank 0 counts this node among those that hold it
  *
  * The last hold that goes here is told to rank 0, and the last of all ends the actor.
@@ -28,7 +29,7 @@ struct route {
     enum moray_code code;
     char *story;                       /* why it is dead; NULL: it is not */
     uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
-    uint32_t lent;                     /* tasks that have it as an argument */
+    uint32_t lent;                     /* all others that hold it */
     bool told;                         /* the head thinks that we hold it */
     bool goes;    /* … but nobody does; it is told so after `goes_after` words */
     bool overdue; /* … and calls under way keep it no more: they had their time */
@@ -41,10 +42,12 @@ struct route {
 /** The route of an actor, made if there is none. */
 struct route *route_of(uint64_t id);
 
-/** One more holder: the record, task or call, until it has ended; or, an object whose bytes contain the
- *  handle, until it is freed, which route_object_gone() tells. */
-void route_lend(struct route *route, uint32_t record, uint32_t generation, bool while_there);
-void route_object_gone(uint32_t record, uint32_t generation);
+/** One more holder: the record, task or call, until it has ended. */
+void route_lend(struct route *route, uint32_t record, uint32_t generation);
+
+/** … an object whose bytes contain the handle, until it is freed, which route_object_gone() tells. */
+void route_keep(struct route *route, uint32_t record);
+void route_object_gone(uint32_t record);
 
 /** Tells rank 0 if the first hold has come or the last has gone. */
 void route_tell_hold(struct route *route);
