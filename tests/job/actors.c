@@ -942,6 +942,40 @@ static void a_process_that_ends_while_it_asks_holds_nothing(void)
     }
 }
 
+MORAY_TASK(door, puts_handles_until_it_dies, (built_actor, actor), (int32_t, us))
+{
+    pthread_t thread;
+    door open = {actor};
+
+    if (moray_attempt() > 1) /* what the first had put, or was returning, is gone */
+        return open;
+    if (pthread_create(&thread, NULL, kills_after_us, &us) != 0)
+        return open;
+    for (;;) {
+        moray_release(moray_put_value(door, open));
+        moray_release(moray_put_value(built_actor, actor));
+        moray_actor_hold(actor);
+        moray_actor_release(actor);
+    }
+}
+
+static void who_dies_while_it_takes_a_handle_leaves_none(void)
+{
+    for (int i = 0; i < 24; i++) {
+        word key = say_number("33 dies", i);
+        built_actor actor = moray_new_with((.on_rank = on_node(i)), built, key, 4);
+        char ended[64];
+        snprintf(ended, sizeof(ended), "%s ended", key.text);
+        moray_ref there = moray_call_with((.on_rank = on_node(i + 1)), puts_handles_until_it_dies,
+                                          actor, 200 + i * 61);
+        DEMAND_OK(moray_actor_release(actor));
+        door open = moray_get_as(door, there);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(built_add, open.actor, 1)), 5);
+        DEMAND_OK(moray_release(there));
+        DEMAND(count_becomes(ended, 1));
+    }
+}
+
 static void a_clean_exit_is_never_restarted(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -1201,6 +1235,8 @@ static const struct law laws[] = {
      a_process_that_ends_holds_nothing_any_more, 30},
     {"line 33: a process that ends while it asks for an actor holds nothing",
      a_process_that_ends_while_it_asks_holds_nothing, 60},
+    {"line 33: who dies while it takes a handle leaves none",
+     who_dies_while_it_takes_a_handle_leaves_none, 30},
     {"line 33: a clean exit is never restarted", a_clean_exit_is_never_restarted, 20},
     {"line 33: kill is at once, and restarts if allowed", kill_is_at_once_and_restarts_if_allowed,
      20},
