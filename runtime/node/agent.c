@@ -26,6 +26,7 @@ enum {
     END_LIMIT_MS = 2000,
     LOOK_MS = 3,
     LAST_WORDS_MS = 1000,
+    LINGER_MS = 300,
     RESCUE_DOUBT_MS = 20,
     GIVEN_NS = 200000, /* a yield that is over soon */
     PATIENCE = 64      /* so often none, after two that were not */
@@ -362,6 +363,8 @@ void _exit_job(int status)
     agent.output = NULL;
     zygote_stop(agent.zygote, 1000);
     fflush(NULL);
+    if (agent.fell_after) /* the launcher shall hear of that rank first: its status is the job's */
+        usleep(LINGER_MS * 1000);
     _exit(status);
 }
 

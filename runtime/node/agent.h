@@ -106,6 +106,7 @@ struct agent {
     _Atomic uint32_t end_asked; /* the driver wants the end; status in end_status */
     _Atomic uint32_t ended;
     int end_status;
+    bool fell_after; /* the job ends because another rank is lost */
     struct moray_error start_error;
     struct process attached; /* a head alone: what the driver needs to enter another rank's arena */
 };

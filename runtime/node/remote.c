@@ -535,6 +535,7 @@ static void on_lost(void *context, uint32_t rank, bool left, const char *reason)
         }
         return;
     }
+    agent.fell_after = true;
     agent_fail("rank %u is lost: %s", rank, reason);
 }
 
