@@ -356,9 +356,20 @@ ON_TRIP_BACK void frame_gone(uint32_t index, uint32_t generation)
     frame_note(index, generation, true);
 }
 
+OFF_TRIP void scopes_end(struct frame *frame)
+{
+    while (frame_top != frame) {
+        struct frame *scope = frame_top;
+        assert(scope && scope->record == RECORD_NONE);
+        frame_pop(scope);
+        free(scope);
+    }
+}
+
 ON_TRIP void frame_pop(struct frame *frame)
 {
-    assert(frame_top == frame);
+    if (__builtin_expect(frame_top != frame, 0))
+        scopes_end(frame);
     if (frame->hold_count)
         frame_compact(frame);
     frame_top = frame->outer;

@@ -168,6 +168,8 @@ uint32_t submitter_next(void);
 void frame_push(struct frame *frame, uint32_t record);
 /** Lets go what the frame still holds. */
 void frame_pop(struct frame *frame);
+/** Ends the scopes that the body of `frame` has left open. */
+void scopes_end(struct frame *frame);
 /** Notes a hold taken (or, `gone`, let go) in the innermost frame. */
 void frame_note(uint32_t index, uint32_t generation, bool gone);
 /** The innermost frame of a task or method; NULL: there is none. */

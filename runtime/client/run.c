@@ -37,11 +37,7 @@ _Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, 
         fprintf(stderr, "moray: %s\n", text ? text : story);
         process_end(1);
     }
-    while (frame_top != &running->frame) { /* scopes that the body had open */
-        struct frame *scope = frame_top;
-        frame_pop(scope);
-        free(scope);
-    }
+    scopes_end(&running->frame);
     running->frame.failed = code;
     running->frame.story = text;
     running->frame.has_more = true;

@@ -348,7 +348,7 @@ enum moray_code moray_hold(moray_ref ref);
 enum moray_code moray_keep(moray_ref ref);
 
 /** Holds taken between begin and end (this thread) are let go at the end, but for those kept with
- *  moray_keep. Scopes nest. Errors: MORAY_WRONG_STATE for an end without a begin. */
+ *  moray_keep. Scopes nest; one that is open at the end of its task ends with it. Errors: MORAY_WRONG_STATE for an end without a begin. */
 enum moray_code moray_scope_begin(void);
 enum moray_code moray_scope_end(void);
 

@@ -359,6 +359,9 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
     if (called)
         return last_set(MORAY_WRONG_STATE, "moray_init is called a second time; a process has one "
                                            "job");
+    if (me.role >= ROLE_FORKED)
+        return last_set(MORAY_WRONG_STATE, "moray_init in a process that is a job's already: a "
+                                           "task, an actor, or a child of one");
     static bool watches_forks;
     if (!watches_forks && pthread_atfork(NULL, NULL, forked) == 0) /* the workers inherit it */
         watches_forks = true;

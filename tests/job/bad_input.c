@@ -191,6 +191,40 @@ static void a_signal_handler_that_interrupts_a_call_is_refused(void)
     DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
 }
 
+MORAY_TASK(int32_t, leaves_scopes_open, (int32_t, count))
+{
+    moray_ref ref = {0, 0, 0, 0};
+
+    for (int32_t i = 0; i < count; i++) {
+        moray_scope_begin();
+        ref = moray_call(add, i, 1);
+    }
+    return moray_get_as(int32_t, ref);
+}
+
+MORAY_METHOD(int32_t, tally, leave_scope)
+{
+    moray_scope_begin();
+    moray_ref ref = moray_call(add, self->value, 1);
+    self->value = moray_get_as(int32_t, ref);
+    return self->value;
+}
+
+static void a_scope_left_open_ends_with_its_task(void)
+{
+    tally_actor actor = moray_new(tally);
+
+    for (int i = 1; i <= 20; i++) {
+        moray_ref ref = moray_call_with((.attempts = 1), leaves_scopes_open, 3);
+        int32_t value = 0;
+        DEMAND_OK(moray_get(ref, &value, 5000));
+        DEMAND_SAME(value, 3);
+        DEMAND_OK(moray_release(ref));
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(tally_leave_scope, actor)), i);
+    }
+    DEMAND_OK(moray_actor_release(actor));
+}
+
 /* Returns whether every call was refused in a child that the program made. */
 static bool fork_and_call(void)
 {
@@ -219,8 +253,15 @@ static void a_call_in_a_child_of_fork_is_refused(void)
     DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
 }
 
+MORAY_TASK(int32_t, starts_again)
+{
+    return (int32_t)moray_init_with(NULL, NULL, (struct moray_options){0});
+}
+
 static void a_second_init_is_refused(void)
 {
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.attempts = 1), starts_again)),
+                MORAY_WRONG_STATE);
     DEMAND_CODE(moray_init_with(NULL, NULL, (struct moray_options){0}), MORAY_WRONG_STATE);
     DEMAND_NAMES(last_story(), "second time");
     DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
@@ -235,6 +276,7 @@ static const struct law laws[] = {
     {"bad input: a call in a signal handler that interrupted a call (decision 44)",
      a_signal_handler_that_interrupts_a_call_is_refused, 20},
     {"bad input: moray_init twice", a_second_init_is_refused, 10},
+    {"bad input: a scope that its task did not end", a_scope_left_open_ends_with_its_task, 10},
     {"bad input: a call in a child of fork", a_call_in_a_child_of_fork_is_refused, 10},
 };
 
