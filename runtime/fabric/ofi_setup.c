@@ -85,7 +85,8 @@ static enum moray_code discover(struct ofi *ofi, struct moray_error *error)
     if (result)
         return error_set(error, MORAY_SYSTEM,
                          "libfabric has no provider %s on %s with messages and one-sided reads: "
-                         "%s (fi_info -l lists those there are)",
+                         "%s (fi_info -l lists those there are; leave MORAY_PROVIDER empty for the "
+                         "usual one)",
                          provider, ip, ofi_library.strerror(-result));
     return ofi->base.options.provider_forced ? MORAY_OK
                                              : refuse(ofi->info->fabric_attr->prov_name, error);

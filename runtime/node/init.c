@@ -124,10 +124,11 @@ static enum moray_code arena_make(struct moray_error *error)
                          (unsigned long long)bytes, whose, (unsigned long long)limit);
     _Static_assert(LANE_SLOTS_MAX - 2 == 1022, "the highest MORAY_PROCESSES_MAX");
     if (processes < agent.worker_count + 2)
-        return error_set(error, MORAY_INVALID,
-                         "MORAY_PROCESSES_MAX is %u, but the rank has %u "
-                         "workers; raise it or lower MORAY_WORKERS",
-                         processes, agent.worker_count);
+        return error_set(
+            error, MORAY_INVALID,
+            "MORAY_PROCESSES_MAX is %u, but the rank has %u workers and needs 2 more, for "
+            "a spare and an actor; raise it or lower MORAY_WORKERS",
+            processes, agent.worker_count);
     spares = (processes - agent.worker_count) / 2;
     if (spares > SPARES_MAX)
         spares = SPARES_MAX;

@@ -86,7 +86,7 @@ for setting in MORAY_SPIN_US=-1 MORAY_SPIN_US=soon MORAY_FABRIC=pigeon MORAY_SHA
     refused "$setting" "${setting%%=*}" idle "$setting"
 done
 refused "more spares than processes" MORAY_SPARES_MAX idle MORAY_SPARES_MAX=300
-refused "more workers than processes" MORAY_PROCESSES_MAX idle MORAY_WORKERS=8 MORAY_PROCESSES_MAX=4
+refused "more workers than processes" "MORAY_PROCESSES_MAX.* 8 workers and needs 2 more" idle MORAY_WORKERS=8 MORAY_PROCESSES_MAX=4
 left=$(find "$TMPDIR" -mindepth 1)
 if [ -z "$left" ]; then tap_ok "bad input: nothing is left"; else
     tap_fail "bad input: nothing is left" "$left"
