@@ -60,8 +60,9 @@
       "Whether rank 0, which runs main, is a node with workers as well (node) or not (alone). "    \
       "auto: a node only where no other rank shares its host.")                                    \
     X(MORAY_QUEUE_MAX, queue_max, COUNT, JOB, "4194304", 16, 67108864, "", "tasks",                \
-      "Tasks that one rank may have submitted and not yet finished. At the limit the driver "      \
-      "waits.")                                                                                    \
+      "Tasks that may lie ready in the queue of a process (a power of two from 64 to 1048576 is "  \
+      "taken); at the limit who submits waits or runs one. A node has room for a quarter more "    \
+      "tasks and objects than this, at least 65536: beyond that calls fail with MORAY_BUSY.")      \
     X(MORAY_PROCESSES_MAX, processes_max, COUNT, RANK, "256", 2, 1022, "", "processes",            \
       "Workers, actors and spare processes that one rank may have at a time. An actor for which "  \
       "no rank has one waits for 10 s; then its calls fail with MORAY_BUSY.")                      \

@@ -46,7 +46,7 @@ struct node_shared {
     _Atomic uint32_t job_workers;  /* of all nodes */
     _Atomic uint32_t nodes_known;  /* the other ranks have told theirs */
     uint32_t core_count, worker_count, spin_ns, rank_count, rank, window;
-    uint32_t attempts_default, queue_max;
+    uint32_t attempts_default;
     _Atomic uint32_t slot_first_actor; /* no worker has had a slot from here on */
     int agent_doorbell;                /* eventfd, inherited by all processes of this rank */
     uint64_t store_bytes;

@@ -189,7 +189,6 @@ static void shared_fill(void)
     node->attempts_default = agent.settings.attempts == MORAY_ENDLESS
                                  ? (uint32_t)MORAY_ENDLESS
                                  : (uint32_t)agent.settings.attempts;
-    node->queue_max = (uint32_t)agent.settings.queue_max;
     node->slot_first_actor = 2 + agent.worker_count;
     node->store_bytes = control->layout.page_count * (uint64_t)ARENA_PAGE_BYTES;
     node->agent_doorbell = agent.doorbell;
