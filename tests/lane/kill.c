@@ -130,8 +130,9 @@ static double seconds(const struct timespec *from, const struct timespec *to)
     return (double)(to->tv_sec - from->tv_sec) + (double)(to->tv_nsec - from->tv_nsec) * 1e-9;
 }
 
-/* The changes to kill at: of each place in the program the first and the last few. */
-static uint32_t choose(uint32_t *at)
+/* The changes to kill at: all, or of each place in the program the first and the last few. Between two
+ * changes, which are looked for after each instruction, a death leaves the same bytes. */
+static uint32_t choose(uint32_t *at, bool all)
 {
     uint32_t count = 0, total = lab_shared->change_count;
     uint32_t of_each = lab_shared->steps[0] > LONG_STEPS ? 1 : 4; /* long ones are long loops */
@@ -142,13 +143,13 @@ static uint32_t choose(uint32_t *at)
             before += lab_shared->at[k] == lab_shared->at[i];
         for (uint32_t k = i + 1; k < total && after < of_each; k++)
             after += lab_shared->at[k] == lab_shared->at[i];
-        if (before < of_each || after < of_each)
+        if (all || before < of_each || after < of_each)
             at[count++] = lab_shared->changes[i];
     }
     return count;
 }
 
-static bool run_case(bool every, uint32_t stride, struct totals *totals)
+static bool run_case(bool every, bool all, uint32_t stride, struct totals *totals)
 {
     unsigned long kills = 0, failures = 0;
     uint32_t steps, count;
@@ -164,7 +165,7 @@ static bool run_case(bool every, uint32_t stride, struct totals *totals)
         return false;
     }
     steps = lab_shared->steps[0];
-    count = choose(at);
+    count = choose(at, all);
     for (uint32_t i = 0; every ? i <= steps : i <= count; i += every ? stride : 1) {
         uint32_t k = every ? i : i == 0 ? 0 : at[i - 1];
         kills++;
@@ -186,7 +187,7 @@ static bool run_case(bool every, uint32_t stride, struct totals *totals)
 
 int main(int argc, char **argv)
 {
-    bool every = false, must_fail = false;
+    bool every = false, all = false, must_fail = false;
     uint32_t stride = 1;
     const char *only = NULL;
     struct totals totals = {0};
@@ -195,6 +196,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--every") == 0)
             every = true;
+        else if (strcmp(argv[i], "--every-change") == 0)
+            all = true;
         else if (strncmp(argv[i], "--stride=", 9) == 0)
             stride = (uint32_t)atoi(argv[i] + 9);
         else if (strcmp(argv[i], "--must-fail") == 0)
@@ -202,7 +205,9 @@ int main(int argc, char **argv)
         else if (strncmp(argv[i], "--only=", 7) == 0)
             only = argv[i] + 7;
         else {
-            fprintf(stderr, "usage: %s [--every [--stride=N]] [--only=OPERATION] [--must-fail]\n",
+            fprintf(stderr,
+                    "usage: %s [--every-change | --every [--stride=N]] [--only=OPERATION] "
+                    "[--must-fail]\n",
                     argv[0]);
             return 2;
         }
@@ -215,7 +220,7 @@ int main(int argc, char **argv)
         current = &kill_cases[i];
         if (only && strcmp(only, current->operation) != 0)
             continue;
-        if (!run_case(every, stride, &totals) && must_fail)
+        if (!run_case(every, all, stride, &totals) && must_fail)
             break;
     }
     clock_gettime(CLOCK_MONOTONIC, &ended);
