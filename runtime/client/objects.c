@@ -365,7 +365,7 @@ ON_TRIP_BACK enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t 
 
 void view_open(uint32_t index, moray_ref ref, const void *data, uint64_t bytes, moray_view *view)
 {
-    lane_hold(&me.lane, index);
+    lane_hold_input(&me.lane, index); /* no reference of the caller's: moray_release leaves it */
     *view = (moray_view){data, bytes, ref_of(index, ref.type)};
 }
 
@@ -399,8 +399,8 @@ void moray_view_release(moray_view *view)
     if (!view || !view->ref.owner || enter() != MORAY_OK)
         return;
     if (view->ref.owner == me.owner && lane_find(&me.lane, view->ref.index, view->ref.generation) &&
-        lane_held(&me.lane, view->ref.index))
-        lane_drop(&me.lane, view->ref.index);
+        lane_held_input(&me.lane, view->ref.index))
+        lane_drop_input(&me.lane, view->ref.index);
     *view = (moray_view){NULL, 0, {0, 0, 0, 0}};
     leave();
 }

@@ -130,7 +130,7 @@ struct lane {
     void *wake_context;
     uint32_t *held;        /* private: records of other homes that this slot holds */
     uint32_t *held_count;  /* an open-addressing table */
-    uint32_t *held_inputs; /* of held_count: as inputs of pending tasks */
+    uint32_t *held_inputs; /* of held_count: of pending tasks and views */
     uint32_t held_used, held_capacity;
     uint64_t head_seen;   /* of the own queue */
     uint32_t empty_looks; /* at queues whose bit is set */
@@ -257,14 +257,17 @@ void lane_hold(struct lane *lane, uint32_t index);
 /** One hold less; the last of all frees the record once it has ended. */
 void lane_drop(struct lane *lane, uint32_t index);
 
-/** The same for a hold that a task has on an input (RECORD_HOLDS_INPUTS), which lane_held() does not
- *  count: nobody but the task is to let it go. The lane drops it at the task's end. */
+/** The same for a hold that a task has on an input (RECORD_HOLDS_INPUTS), or an open view, which
+ *  lane_held() does not count: nobody but the task, or the view, is to let it go. The lane drops a task's at
+ *  its end. */
 void lane_hold_input(struct lane *lane, uint32_t index);
 void lane_drop_input(struct lane *lane, uint32_t index);
 
-/** Holds of this slot on the record, without those of its tasks on their inputs (of its own record:
- *  with them, once there were INPUT_HOLDS_MAX). */
+/** Holds of this slot on the record, without those of its tasks on their inputs and of views (of its own
+ *  record: with them, once there were INPUT_HOLDS_MAX). */
 uint32_t lane_held(const struct lane *lane, uint32_t index);
+/** Whether it has some of those. */
+bool lane_held_input(const struct lane *lane, uint32_t index);
 
 /** Whether no slot but the home holds it. */
 bool lane_unheld(const struct lane *lane, const struct record *record);

@@ -86,7 +86,7 @@ struct record {
     uint8_t attempts_max;        /* 0: endless */
     uint16_t argument_bytes;     /* in place */
     uint16_t reference_mask;     /* which arguments are references */
-    uint16_t input_holds;        /* of home_count: as inputs of pending tasks (lane_hold_input) */
+    uint16_t input_holds;        /* of home_count: of pending tasks and views (lane_hold_input) */
     uint16_t result_high;        /* bytes of the result, bits 32-47 */
     uint32_t result_low;         /* bits 0-31 */
     union {

@@ -986,6 +986,30 @@ static void a_pending_task_keeps_its_inputs(void)
     DEMAND(becomes_free(before - MIB));
 }
 
+static void a_second_release_takes_nothing_from_a_view(void)
+{
+    for (int node = -1; node < node_count(); node++) {
+        moray_ref ref = node < 0 ? moray_put_value(int32_t, 7)
+                                 : moray_call_with((.on_rank = on_node(node)), after, 0, 7);
+        moray_view view, other;
+        int32_t value;
+
+        DEMAND_OK(moray_get_view(ref, &view, 0));
+        DEMAND_OK(moray_get_view(ref, &other, 0));
+        DEMAND_OK(moray_release(ref));
+        DEMAND_CODE(moray_release(ref), MORAY_STALE);
+        DEMAND_CODE(moray_release(view.ref), MORAY_STALE);
+        DEMAND_OK(moray_release(moray_put_value(int32_t, 9))); /* where it lay, if it went */
+        memcpy(&value, view.data, sizeof(value));
+        DEMAND_SAME(value, 7);
+        moray_view_release(&other);
+        DEMAND_CODE(moray_release(view.ref), MORAY_STALE);
+        memcpy(&value, view.data, sizeof(value));
+        DEMAND_SAME(value, 7);
+        moray_view_release(&view);
+    }
+}
+
 static void a_second_release_takes_nothing_from_a_task(void)
 {
     moray_ref ref = moray_put_value(int32_t, 5), slow = moray_call(after, 200, 1), next;
@@ -1605,6 +1629,8 @@ static const struct law laws[] = {
     {"line 11: large values are read in place, small ones take no block",
      large_values_are_read_in_place, 10},
     {"line 38: a pending task keeps its inputs", a_pending_task_keeps_its_inputs, 10},
+    {"line 38: a second release takes nothing from an open view",
+     a_second_release_takes_nothing_from_a_view, 10},
     {"line 38: a second release takes nothing from a pending task",
      a_second_release_takes_nothing_from_a_task, 10},
     {"line 38: a view keeps its object", a_view_keeps_its_object, 10},
