@@ -79,6 +79,14 @@ if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
     if [ ! -e "$work/asked" ]; then tap_ok "and apt-get is not asked"; else
         tap_fail "and apt-get is not asked" "$(cat "$work/asked")"
     fi
+    mkdir -p "$work/tree/build"
+    cat > "$work/tree/build/moray" <<'END'
+#!/bin/sh
+echo "progress: ${MORAY_PROGRESS:-as it is}"
+END
+    chmod 755 "$work/tree/build/moray"
+    run_it --
+    judge "in a pipe the training is told of no terminal" 0 "progress: as it is"
 else
     tap_skip "root on Debian installs" "not root on Debian"
 fi
