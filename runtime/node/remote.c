@@ -16,7 +16,7 @@
 #include "store/arena/window.h"
 
 /*
- * The message lane's start and end, its fabric, and the rows of items. One rank alone has none of it.
+ * The message lane's start and end, its fabric, and what comes in. One rank alone has none of it.
  *
  *     share       ranks of a host map each other's arenas (MORAY_SHARE)
  *     MPI         started here, by the agent's thread, which is then MPI's main thread
@@ -29,8 +29,7 @@ enum {
     POLL_AFTER_NS = 50000,
     SILENT_NS =
         50000, /* after a sleep that something else ended the fabric is left asleep so long */
-    DENSE_NS = 500000, /* between the messages of traffic that is worth polling for */
-    PROGRAM_TEXT_BYTES = 128 * 1024
+    DENSE_NS = 500000 /* between the messages of traffic that is worth polling for */
 };
 
 static bool is_alone(void)
@@ -43,263 +42,7 @@ uint64_t window_memory_limit_of_node(void)
     return window_memory_limit(NULL) / agent.launch.local_count;
 }
 
-/* ---- Items out ---- */
-
-static void out_push_full(struct out *out)
-{
-    struct out_full *full = malloc(sizeof(*full) + out->used);
-
-    if (!full)
-        abort();
-    full->next = NULL;
-    full->used = out->used;
-    memcpy(full->bytes, out->bytes, out->used);
-    if (!out->full)
-        out->full_last = &out->full;
-    *out->full_last = full;
-    out->full_last = &full->next;
-    out->used = 0;
-}
-
-/* Whether the message is off our hands. To a rank that is lost nothing goes; that ends the job. */
-static bool out_give(uint32_t rank, const char *bytes, uint32_t count)
-{
-    enum moray_code code = fabric_send(agent.fabric, rank, bytes, count);
-
-    if (code != MORAY_OK && code != MORAY_BUSY && code != MORAY_LOST)
-        agent_fail("a message of %u bytes to rank %u could not be sent: %s", count, rank,
-                   moray_code_name(code));
-    return code != MORAY_BUSY;
-}
-
-/* Gives what it can to the fabric. Returns whether something went. */
-static bool out_send(uint32_t rank)
-{
-    struct out *out = &remote_peers[rank].out;
-    bool any = false;
-
-    while (out->full) {
-        struct out_full *full = out->full;
-        if (!out_give(rank, full->bytes, full->used))
-            return any;
-        out->full = full->next;
-        free(full);
-        any = true;
-    }
-    if (!out->used)
-        return any;
-    if (!out_give(rank, out->bytes, out->used))
-        return any;
-    out->used = 0;
-    return true;
-}
-
-bool out_flush(void)
-{
-    bool any = false;
-
-    for (uint32_t rank = 0; rank < agent.rank_count; rank++)
-        if (rank != agent.rank && (remote_peers[rank].out.used || remote_peers[rank].out.full))
-            any |= out_send(rank);
-    return any;
-}
-
-void *out_item(uint32_t rank, enum item_kind kind, uint32_t bytes)
-{
-    struct out *out = &remote_peers[rank].out;
-    uint32_t whole = (uint32_t)sizeof(struct item) + rounded(bytes);
-
-    assert(rank != agent.rank && rank < agent.rank_count);
-    if (out->used && out->used + whole > OUT_BYTES) {
-        out_send(rank);
-        if (out->used)
-            out_push_full(out);
-    }
-    if (out->used + whole > out->capacity) {
-        out->capacity = out->used + whole > OUT_BYTES ? out->used + whole : OUT_BYTES;
-        out->bytes = realloc(out->bytes, out->capacity);
-        if (!out->bytes)
-            abort(); /* the rank ends, and with it the job: nothing can be told to others */
-    }
-    struct item *item = (struct item *)(out->bytes + out->used);
-    *item = (struct item){.kind = kind, .bytes = rounded(bytes)};
-    if (item->bytes > bytes)
-        memset((char *)(item + 1) + bytes, 0, item->bytes - bytes);
-    out->used += whole;
-    return item + 1;
-}
-
-/* ---- Who is who ---- */
-
-static void know(uint32_t rank, const struct item_hello *hello)
-{
-    struct peer *peer = &remote_peers[rank];
-
-    if (peer->known)
-        return;
-    peer->known = true;
-    peer->is_node = hello->is_node != 0;
-    peer->workers = hello->workers;
-    peer->memory_bytes = hello->memory_bytes;
-    peer->host = hello->host;
-    peer->digest = hello->digest;
-    agent.remote->known_count++;
-    if (agent.remote->known_count == agent.rank_count) {
-        uint32_t workers = 0;
-        for (uint32_t i = 0; i < agent.rank_count; i++)
-            workers += remote_peers[i].workers;
-        atomic_store(&agent.node->job_workers, workers);
-        atomic_store(&agent.node->nodes_known, 1);
-        agent.remote->all_known = true;
-        moves_join();
-        moves_possible_flush();
-        head_nodes_known();
-    }
-}
-
-static struct item_hello own_hello(void)
-{
-    uint64_t host = 0xcbf29ce484222325;
-
-    for (const char *at = agent.launch.node_key; *at; at++)
-        host = (host ^ (unsigned char)*at) * 0x100000001b3;
-    return (struct item_hello){.digest = program_digest(),
-                               .host = host,
-                               .memory_bytes = window_memory_limit_of_node(),
-                               .is_node = agent.is_node,
-                               .workers = agent.worker_count,
-                               .window = agent.window};
-}
-
-static void print_types(FILE *out, const struct moray_parameter *list, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++)
-        fprintf(out, "%s%.64s:%u", i ? ", " : "", list[i].type, list[i].size);
-}
-
-/* What makes two programs one: a line a function and an actor, "add(int64_t:8) -> int64_t:8 at F:L".
- * To be freed; NULL: no memory. */
-static char *program_text(void)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-
-    if (!out)
-        return NULL;
-    for (uint32_t i = 0; i < function_count && ftell(out) < PROGRAM_TEXT_BYTES; i++) {
-        fprintf(out, "%.200s(", functions[i]->name);
-        print_types(out, functions[i]->parameters, functions[i]->parameter_count);
-        fputs(functions[i]->result_count ? ") -> " : ")", out);
-        print_types(out, functions[i]->results, functions[i]->result_count);
-        fprintf(out, " at %.200s:%d\n", functions[i]->file, functions[i]->line);
-    }
-    for (uint32_t i = 0; i < class_count && ftell(out) < PROGRAM_TEXT_BYTES; i++)
-        fprintf(out, "actor %.200s(%u bytes) at %.200s:%d\n", classes[i]->name,
-                classes[i]->state_size, classes[i]->file, classes[i]->line);
-    if (fclose(out)) {
-        free(text);
-        return NULL;
-    }
-    return text;
-}
-
-static void functions_send(uint32_t rank)
-{
-    char *text = program_text();
-    uint32_t count = text ? (uint32_t)strlen(text) + 1 : 1;
-
-    memcpy(out_item(rank, ITEM_FUNCTIONS, count), text ? text : "", count);
-    free(text);
-}
-
-static const char *next_line(const char *line)
-{
-    const char *end = strchr(line, '\n');
-    return end ? end + 1 : line + strlen(line);
-}
-
-/* The line with the name (what stands before the '(') of `line`, or NULL. */
-static const char *find_named(const char *text, const char *line)
-{
-    size_t name = strcspn(line, "(\n");
-
-    for (; *text; text = next_line(text))
-        if (strncmp(text, line, name + 1) == 0)
-            return text;
-    return NULL;
-}
-
-/* Bytes of a line before its place, which may differ. */
-static size_t meaning(const char *line)
-{
-    size_t length = strcspn(line, "\n");
-
-    for (size_t at = 0; at + 4 <= length; at++)
-        if (strncmp(line + at, " at ", 4) == 0)
-            return at;
-    return length;
-}
-
-/* Ends the job with the first line that one has otherwise, or not at all. */
-static void functions_differ(uint32_t rank, const char *theirs)
-{
-    char *ours = program_text();
-    const char *line, *other;
-
-    for (line = ours ? ours : ""; *line; line = next_line(line)) {
-        other = find_named(theirs, line);
-        if (!other)
-            agent_fail("the programs of rank 0 and rank %u differ: %.*s is not in that of rank %u; "
-                       "start the same program on all ranks",
-                       rank, (int)strcspn(line, "\n"), line, rank);
-        else if (meaning(line) != meaning(other) || strncmp(line, other, meaning(line)) != 0)
-            agent_fail("the programs of rank 0 and rank %u differ: %.*s is on rank %u %.*s; start "
-                       "the same program on all ranks",
-                       rank, (int)strcspn(line, "\n"), line, rank, (int)strcspn(other, "\n"),
-                       other);
-    }
-    for (line = theirs; ours && *line; line = next_line(line))
-        if (!find_named(ours, line))
-            agent_fail("the programs of rank 0 and rank %u differ: %.*s of rank %u is not in that "
-                       "of rank 0; start the same program on all ranks",
-                       rank, (int)strcspn(line, "\n"), line, rank);
-    free(ours);
-    agent_fail("the programs of rank 0 and rank %u differ; start the same program on all ranks",
-               rank);
-}
-
-static void take_hello(uint32_t rank, struct bytes_reader *in)
-{
-    const struct item_hello *hello = bytes_take(in, sizeof(*hello));
-
-    if (!hello || !agent.is_head)
-        return;
-    if (hello->digest != program_digest()) {
-        out_item(rank, ITEM_FUNCTIONS, 0);
-        return;
-    }
-    know(rank, hello);
-    if (!agent.remote->all_known)
-        return;
-    for (uint32_t to = 1; to < agent.rank_count; to++) {
-        struct item_hello *all =
-            out_item(to, ITEM_NODES, agent.rank_count * (uint32_t)sizeof(*all));
-        for (uint32_t i = 0; i < agent.rank_count; i++)
-            all[i] = (struct item_hello){.host = remote_peers[i].host,
-                                         .memory_bytes = remote_peers[i].memory_bytes,
-                                         .is_node = remote_peers[i].is_node,
-                                         .workers = remote_peers[i].workers};
-    }
-}
-
-static void take_nodes(struct bytes_reader *in)
-{
-    const struct item_hello *all = bytes_take(in, agent.rank_count * sizeof(*all));
-
-    for (uint32_t rank = 0; all && rank < agent.rank_count; rank++)
-        know(rank, &all[rank]);
-}
+/* ---- Set-up functions ---- */
 
 static void take_setup(struct bytes_reader *in)
 {
@@ -395,10 +138,10 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
 {
     switch ((enum item_kind)item->kind) {
     case ITEM_HELLO:
-        take_hello(rank, in);
+        peers_take_hello(rank, in);
         break;
     case ITEM_NODES:
-        take_nodes(in);
+        peers_take_nodes(in);
         break;
     case ITEM_TASK:
     case ITEM_CALL:
@@ -446,10 +189,7 @@ static void take_item(uint32_t rank, const struct item *item, struct bytes_reade
         take_setup(in);
         break;
     case ITEM_FUNCTIONS:
-        if (agent.is_head && bytes_left(in) && in->end[-1] == '\0')
-            functions_differ(rank, (const char *)in->at);
-        else if (!agent.is_head)
-            functions_send(rank);
+        peers_take_functions(rank, in);
         break;
     case ITEM_CANCEL:
         tasks_take_cancel(rank, in);
@@ -855,9 +595,9 @@ bool remote_start(struct moray_error *error)
     }
     if (!share_begin(secret, error) || !moves_start(error) || !fabric_begin(secret, error))
         return false;
-    hello = own_hello();
+    hello = peers_own_hello();
     if (agent.is_head)
-        know(0, &hello);
+        peers_know(0, &hello);
     else
         memcpy(out_item(0, ITEM_HELLO, sizeof(hello)), &hello, sizeof(hello));
     out_flush();

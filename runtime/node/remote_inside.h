@@ -1,5 +1,6 @@
-/* What the files of the message lane share: remote.c (start, fabric, items), remote_tasks.c (tasks,
- * calls, results), remote_objects.c (stand-ins, borrowing, fetching), remote_moves.c (who runs what). */
+/* What the files of the message lane share: remote.c (start, fabric, items in), remote_out.c (items out),
+ * remote_peers.c (who is who), remote_tasks.c (tasks, calls, results), remote_objects.c (stand-ins,
+ * borrowing, fetching), remote_moves.c (who runs what). */
 #ifndef MORAY_NODE_REMOTE_INSIDE_H
 #define MORAY_NODE_REMOTE_INSIDE_H
 
@@ -55,6 +56,15 @@ struct remote {
 /** Room for an item of a kind to a rank: `bytes` behind the head, zeroed at the end. Never NULL. */
 void *out_item(uint32_t rank, enum item_kind kind, uint32_t bytes);
 bool out_flush(void);
+
+/* remote_peers.c */
+/** This rank, as it presents itself; what a rank has said of itself, once. */
+struct item_hello peers_own_hello(void);
+void peers_know(uint32_t rank, const struct item_hello *hello);
+void peers_take_hello(uint32_t rank, struct bytes_reader *in);
+void peers_take_nodes(struct bytes_reader *in);
+/** The head asks for the functions; their text, once it has it, ends the job. */
+void peers_take_functions(uint32_t rank, const struct bytes_reader *in);
 
 /* remote_tasks.c */
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in);

@@ -904,19 +904,9 @@ static void a_process_that_ends_holds_nothing_any_more(void)
         }
 }
 
-static void *kills_after_us(void *us)
-{
-    usleep(*(useconds_t *)us);
-    raise(SIGKILL);
-    return NULL;
-}
-
 MORAY_TASK(int32_t, asks_until_it_dies, (word, name), (int32_t, us))
 {
-    pthread_t thread;
-    useconds_t after = (useconds_t)us;
-
-    if (pthread_create(&thread, NULL, kills_after_us, &after) != 0)
+    if (!law_dies_after(&us))
         return 0;
     for (;;)
         moray_actor_release(moray_actor_named(built, name.text));
@@ -944,12 +934,11 @@ static void a_process_that_ends_while_it_asks_holds_nothing(void)
 
 MORAY_TASK(door, puts_handles_until_it_dies, (built_actor, actor), (int32_t, us))
 {
-    pthread_t thread;
     door open = {actor};
 
     if (moray_attempt() > 1) /* what the first had put, or was returning, is gone */
         return open;
-    if (pthread_create(&thread, NULL, kills_after_us, &us) != 0)
+    if (!law_dies_after(&us))
         return open;
     for (;;) {
         moray_release(moray_put_value(door, open));

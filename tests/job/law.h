@@ -159,6 +159,20 @@ static inline void law_sleep_ms(int64_t ms)
         ;
 }
 
+static inline void *law_kill(void *us)
+{
+    usleep((useconds_t) * (int32_t *)us);
+    raise(SIGKILL);
+    return NULL;
+}
+
+/* The process is killed that many microseconds later, in the middle of what it does; `us` stays till then. */
+static inline bool law_dies_after(int32_t *us)
+{
+    pthread_t thread;
+    return pthread_create(&thread, NULL, law_kill, us) == 0;
+}
+
 static inline void gate_wait(const char *gate)
 {
     for (uint64_t until = law_ms() + 20000; !gate_is_open(gate) && law_ms() < until;)

@@ -1253,19 +1253,9 @@ static void a_pending_call_keeps_what_its_values_contain(void)
     }
 }
 
-static void *kills_after_us(void *us)
-{
-    usleep(*(useconds_t *)us);
-    raise(SIGKILL);
-    return NULL;
-}
-
 MORAY_TASK(int32_t, puts_until_it_dies, (parcel, p), (int32_t, us))
 {
-    pthread_t thread;
-    useconds_t after = (useconds_t)us;
-
-    if (pthread_create(&thread, NULL, kills_after_us, &after) != 0)
+    if (!law_dies_after(&us))
         return 0;
     for (;;) {
         moray_release(moray_put_value(parcel, p));
