@@ -47,6 +47,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Sorts them. */
+static double median_of(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, by_value);
+    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
 static void summarise(struct series *series)
 {
     static double sorted[RUNS_MAX];
@@ -55,23 +62,28 @@ static void summarise(struct series *series)
     if (!count)
         return;
     memcpy(sorted, series->values, (size_t)count * sizeof *sorted);
-    qsort(sorted, (size_t)count, sizeof *sorted, by_value);
+    series->median = median_of(sorted, count);
     series->least = sorted[0];
     series->most = sorted[count - 1];
-    series->median =
-        count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
 }
 
-static int take(struct run *run, struct series *series, bool is_warm_up)
+/* A run of each side. Where runs have parts, the parts alternate. */
+static int take(const struct row *row, struct run *runs, int sides, struct series *all,
+                bool is_warm_up)
 {
+    double values[1 + BENCH_PEERS_MAX][BENCH_PARTS_MAX];
+    int parts = row->moray.parts ? row->moray.parts : 1;
     struct sample sample;
 
-    if (run_measure(run, &sample))
-        return -1;
-    if (is_warm_up)
-        return 0;
-    series->values[series->count++] = sample.value;
-    snprintf(series->extra, sizeof series->extra, "%s", sample.extra);
+    for (int part = 0; part < parts; part++)
+        for (int i = 0; i < sides; i++) {
+            if (run_measure(&runs[i], &sample))
+                return -1;
+            values[i][part] = sample.value;
+            snprintf(all[i].extra, sizeof all[i].extra, "%s", sample.extra);
+        }
+    for (int i = 0; i < sides && !is_warm_up; i++)
+        all[i].values[all[i].count++] = median_of(values[i], parts);
     return 0;
 }
 
@@ -135,8 +147,7 @@ static int measure(const struct row *row, const struct options *options, struct 
         all[i].count = 0;
     }
     for (int turn = -1; turn < options->runs && !code; turn++)
-        for (int i = 0; i <= ways && !code; i++)
-            code = take(&runs[i], &all[i], turn < 0);
+        code = take(row, runs, 1 + ways, all, turn < 0);
     for (int i = 0; i <= ways; i++)
         code |= run_end(&runs[i]);
     if (row->divide && strcmp(runs[0].digest, runs[1].digest)) {
