@@ -24,19 +24,20 @@ enum {
 static bool wrong_state_for_call(const struct moray_function *function, unsigned count,
                                  enum record_kind kind)
 {
-    if (!function || function->id >= function_count || functions[function->id] != function) {
+    if (RARELY(!function || function->id >= function_count ||
+               functions[function->id] != function)) {
         last_set(MORAY_INVALID,
                  "%s is not a registered function of this program; define it with "
                  "MORAY_TASK or MORAY_METHOD in a file that is linked into it",
                  function && function->name ? function->name : "a null function");
         return true;
     }
-    if (function->kind != (kind == RECORD_METHOD ? MORAY_IS_METHOD : MORAY_IS_TASK)) {
+    if (RARELY(function->kind != (kind == RECORD_METHOD ? MORAY_IS_METHOD : MORAY_IS_TASK))) {
         last_set(MORAY_INVALID, "%s (defined at %s:%d) is not a %s", function->name, function->file,
                  function->line, kind == RECORD_METHOD ? "method" : "task");
         return true;
     }
-    if (count != function->parameter_count) {
+    if (RARELY(count != function->parameter_count)) {
         last_set(MORAY_INVALID, "%s takes %u arguments, not %u (defined at %s:%d)", function->name,
                  function->parameter_count, count, function->file, function->line);
         return true;
@@ -77,7 +78,7 @@ static enum moray_code arguments_find(const struct moray_function *function,
     for (unsigned i = 0; i < count; i++) {
         const struct moray_parameter *parameter = &function->parameters[i];
         bool reference = arguments[i].kind == MORAY_ARGUMENT_REF;
-        if (reference || parameter->kind == MORAY_KIND_FUTURE) {
+        if (RARELY(reference || parameter->kind == MORAY_KIND_FUTURE)) {
             moray_ref ref = given_ref(&arguments[i]);
             enum moray_code code = ref_find(ref, &inputs[inputs_count]);
             if (code != MORAY_OK)
@@ -93,12 +94,12 @@ static enum moray_code arguments_find(const struct moray_function *function,
             sum += sizeof(moray_ref);
             continue;
         }
-        if (arguments[i].size != parameter->size)
+        if (RARELY(arguments[i].size != parameter->size))
             return last_set(MORAY_INVALID, "argument %u of %s has %u bytes, but %s has %u", i + 1,
                             function->name, arguments[i].size, parameter->type, parameter->size);
         sum += align8(parameter->size);
     }
-    if (sum > BY_VALUE_BYTES_MAX && (!me.alone || sum > LONG_ARGUMENT_BYTES))
+    if (RARELY(sum > BY_VALUE_BYTES_MAX && (!me.alone || sum > LONG_ARGUMENT_BYTES)))
         return last_set(MORAY_INVALID,
                         "the arguments of %s take %llu bytes; at most %d go by value: put what is "
                         "large, and pass the reference",
@@ -109,28 +110,27 @@ static enum moray_code arguments_find(const struct moray_function *function,
 }
 
 /* Resolves references and adds the blob up. `inputs` gets the records of the references. */
-ON_TRIP_THERE enum moray_code arguments_check(const struct moray_function *function,
-                                              const struct moray_argument *arguments,
-                                              unsigned count, uint32_t *inputs, uint16_t *mask,
-                                              uint32_t *bytes)
+ON_TRIP enum moray_code arguments_check(const struct moray_function *function,
+                                        const struct moray_argument *arguments, unsigned count,
+                                        uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
 {
     enum moray_code code = arguments_find(function, arguments, count, inputs, mask, bytes);
 
-    if (code != MORAY_OK) {
+    if (RARELY(code != MORAY_OK)) {
         arguments_done(arguments, inputs, *mask);
         *mask = 0;
     }
     return code;
 }
 
-ON_TRIP_THERE void arguments_pack(const struct moray_function *function,
-                                  const struct moray_argument *arguments, unsigned count,
-                                  const uint32_t *inputs, uint16_t mask, char *blob)
+ON_TRIP void arguments_pack(const struct moray_function *function,
+                            const struct moray_argument *arguments, unsigned count,
+                            const uint32_t *inputs, uint16_t mask, char *blob)
 {
     moray_ref *refs = (moray_ref *)blob;
 
     for (unsigned i = 0; i < count; i++)
-        if (mask >> i & 1) /* its type goes with it */
+        if (RARELY(mask >> i & 1)) /* its type goes with it */
             *refs++ = ref_of(*inputs++, given_ref(&arguments[i]).type);
     blob = (char *)refs;
     for (unsigned i = 0; i < count; i++)
@@ -245,7 +245,7 @@ static char *making_room(struct making *making, uint32_t call_bytes, struct reco
     uint32_t bytes = before + making->bytes;
     char *at = (char *)record->arguments;
 
-    if (making->has_details || bytes > RECORD_ARGUMENT_BYTES) {
+    if (RARELY(making->has_details || bytes > RECORD_ARGUMENT_BYTES)) {
         uint32_t place = room_find(bytes ? bytes : 1, making->index);
         if (!place) {
             store_full(bytes);
@@ -259,7 +259,7 @@ static char *making_room(struct making *making, uint32_t call_bytes, struct reco
         at = arena_at(&me.lane.arena, place);
     } else
         record->argument_bytes = (uint16_t)bytes;
-    if (making->has_details) {
+    if (RARELY(making->has_details)) {
         memcpy(at, &making->details, sizeof(making->details));
         at += sizeof(making->details);
     }
@@ -302,8 +302,8 @@ static uint8_t attempts_of(const struct making *making, bool method)
 }
 
 /* Everything up to the submission. */
-ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kind kind,
-                                          struct record_call **call)
+ON_TRIP static enum moray_code make(struct making *making, enum record_kind kind,
+                                    struct record_call **call)
 {
     enum moray_code code;
     struct record *record;
@@ -315,21 +315,21 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
                            &making->mask, &making->bytes);
     for (unsigned i = 0; i < making->count; i++)
         making->has_handles |= making->function->parameters[i].kind == MORAY_KIND_ACTOR;
-    if (code == MORAY_OK && making->options) {
+    if (RARELY(code == MORAY_OK && making->options)) {
         code = options_check(making->options, &making->details, &making->general);
         making->has_details = making->options->name || making->options->retry_errors ||
                               making->options->calls_per_process || making->general;
     }
-    if (code != MORAY_OK)
+    if (RARELY(code != MORAY_OK))
         return code;
-    if (__builtin_expect(making->function->result_count > 1, 0)) {
+    if (RARELY(making->function->result_count > 1)) {
         if (!making->has_details)
             making->details = (struct record_long){.on_rank = -1};
         if ((code = making_extras(making)) != MORAY_OK)
             return code;
     }
     making->index = lane_make(&me.lane, kind);
-    if (making->index == RECORD_NONE) {
+    if (RARELY(making->index == RECORD_NONE)) {
         for (unsigned i = 0; i < making->details.extra_count; i++)
             lane_abandon(&me.lane, making->details.extra[i]);
         return out_of_records();
@@ -341,7 +341,7 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
     if (making->general)
         atomic_store_explicit(&record->flags, RECORD_GENERAL, memory_order_relaxed);
     blob = making_room(making, call ? sizeof(struct record_call) : 0, call);
-    if (!blob) {
+    if (RARELY(!blob)) {
         for (unsigned i = 0; i < making->details.extra_count; i++)
             lane_abandon(&me.lane, making->details.extra[i]);
         lane_abandon(&me.lane, making->index);
@@ -349,7 +349,7 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
     }
     arguments_pack(making->function, making->arguments, making->count, making->inputs, making->mask,
                    blob);
-    if (making->mask) {
+    if (RARELY(making->mask)) {
         unsigned number = 0;
         record->reference_mask = making->mask;
         for (unsigned i = 0; i < making->count; i++)
@@ -374,7 +374,7 @@ ON_TRIP_THERE static enum moray_code make(struct making *making, enum record_kin
 }
 
 /* The references to the results, each with a hold for the caller. */
-ON_TRIP_THERE static moray_ref results_give(const struct making *making, moray_ref *results)
+ON_TRIP static moray_ref results_give(const struct making *making, moray_ref *results)
 {
     const struct moray_function *function = making->function;
     moray_ref first =
@@ -383,7 +383,7 @@ ON_TRIP_THERE static moray_ref results_give(const struct making *making, moray_r
     if (results && function->result_count)
         results[0] = first;
     frame_note(making->index, first.generation, false);
-    for (unsigned i = 0; i < making->details.extra_count; i++) {
+    for (unsigned i = 0; RARELY(i < making->details.extra_count); i++) {
         uint32_t extra = making->details.extra[i];
         moray_ref ref = ref_of(extra, function->results[i + 1].type_hash);
         lane_publish(&me.lane, extra, RECORD_QUEUED);
@@ -409,7 +409,7 @@ static enum moray_code submit_when_room(uint32_t index)
 {
     enum moray_code code;
 
-    while ((code = lane_submit(&me.lane, index)) == MORAY_BUSY) {
+    while (RARELY((code = lane_submit(&me.lane, index)) == MORAY_BUSY)) {
         if (me.role == ROLE_WORKER) {
             uint32_t mine = lane_next(&me.lane);
             if (mine != RECORD_NONE) {
@@ -441,7 +441,7 @@ static inline uint32_t sleeper_due(uint32_t deep)
     struct lane_control *control = me.lane.control;
     uint32_t parked;
 
-    if (__builtin_expect(atomic_load_explicit(&me.node->agent_deep, memory_order_relaxed), 0)) {
+    if (RARELY(atomic_load_explicit(&me.node->agent_deep, memory_order_relaxed))) {
         atomic_store(&me.node->agent_deep, 0);
         lane_wake(&me.lane, LANE_AGENT);
     }
@@ -468,16 +468,15 @@ static void wake_parked(uint32_t parked)
     lane_wake(&me.lane, (uint16_t)parked);
 }
 
-ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
-                                     const struct moray_site *site,
-                                     const struct moray_task_options *options,
-                                     const struct moray_argument *arguments, unsigned count,
-                                     moray_ref *results)
+ON_TRIP moray_ref moray_submit(const struct moray_function *function, const struct moray_site *site,
+                               const struct moray_task_options *options,
+                               const struct moray_argument *arguments, unsigned count,
+                               moray_ref *results)
 {
     struct making making;
     moray_ref ref = {0, 0, 0, 0};
 
-    if (enter() != MORAY_OK) {
+    if (RARELY(enter() != MORAY_OK)) {
         null_given(site);
         return ref;
     }
@@ -489,9 +488,11 @@ ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
     making.mask = 0;
     making.details.extra_count = 0;
     making.has_details = making.general = making.has_handles = false;
-    if (make(&making, RECORD_TASK, NULL) == MORAY_OK) {
+    if (RARELY(make(&making, RECORD_TASK, NULL) != MORAY_OK)) {
+        null_given(site);
+    } else {
         ref = results_give(&making, results);
-        if (__builtin_expect(making.has_handles | (insides_count != 0), 0))
+        if (RARELY(making.has_handles | (insides_count != 0)))
             lend(&making);
         uint32_t deep = parked_deep(), due = sleeper_due(deep);
         submit_when_room(making.index);
@@ -501,9 +502,8 @@ ON_TRIP_THERE moray_ref moray_submit(const struct moray_function *function,
             due = deep;
         if (__builtin_expect(due, 0))
             wake_parked(due);
-    } else
-        null_given(site);
-    if (making.mask)
+    }
+    if (RARELY(making.mask))
         arguments_done(arguments, making.inputs, making.mask);
     leave();
     return ref;

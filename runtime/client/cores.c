@@ -177,7 +177,7 @@ static void general_return(bool late)
     }
 }
 
-ON_TRIP_BACK void core_leave(void)
+ON_TRIP void core_leave(void)
 {
     bool at_hand;
 
@@ -199,11 +199,11 @@ ON_TRIP_BACK void core_leave(void)
         lane_wake(&me.lane, LANE_AGENT);
 }
 
-ON_TRIP_BACK void core_return(bool late)
+ON_TRIP void core_return(bool late)
 {
     if (!thread_owner)
         return;
-    if (me.role == ROLE_WORKER && me.general) {
+    if (RARELY(me.role == ROLE_WORKER && me.general)) {
         general_return(late);
         return;
     }

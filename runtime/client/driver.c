@@ -79,8 +79,7 @@ static bool sleeps(uint32_t slot)
 }
 
 /* A worker with nothing to do that is bound to `cpu`, or, `but` not, to another; 0: none. */
-ON_TRIP_THERE static uint16_t idle_worker(const struct lane *lane, uint32_t end, int32_t cpu,
-                                          bool but)
+ON_TRIP static uint16_t idle_worker(const struct lane *lane, uint32_t end, int32_t cpu, bool but)
 {
     struct lane_control *control = lane->control;
 
@@ -121,7 +120,7 @@ static inline bool is_lent(void)
     return atomic_load_explicit(&me.node->lent_slot, memory_order_relaxed) == me.slot;
 }
 
-ON_TRIP_THERE void driver_submits(uint32_t parked)
+ON_TRIP void driver_submits(uint32_t parked)
 {
     int32_t cpu = cpu_here();
     uint32_t end = me.node->slot_first_actor;
@@ -161,7 +160,7 @@ uint32_t driver_submits_more(uint32_t parked)
     return parked;
 }
 
-ON_TRIP_BACK bool driver_waits(void)
+ON_TRIP bool driver_waits(void)
 {
     if (!lately.submitted)
         return false;
@@ -182,7 +181,7 @@ static inline void yield(void)
     __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
 }
 
-ON_TRIP_BACK bool driver_yields(uint32_t index)
+ON_TRIP bool driver_yields(uint32_t index)
 {
     uint64_t before;
 
@@ -237,7 +236,7 @@ static bool work_is_left(void)
     return lane_has_work(&me.lane);
 }
 
-ON_TRIP_BACK void driver_sleeps(void)
+ON_TRIP void driver_sleeps(void)
 {
     uint32_t parked = atomic_load(&me.node->parked_slot);
 
@@ -255,7 +254,7 @@ ON_TRIP_BACK void driver_sleeps(void)
     }
 }
 
-ON_TRIP_BACK void driver_returns(void)
+ON_TRIP void driver_returns(void)
 {
     uint32_t parked = atomic_load(&me.node->parked_slot);
 

@@ -279,21 +279,20 @@ OFF_TRIP static void take_over(moray_ref ref, const void *value, int kind)
     (void)!moray_release(ref);
 }
 
-ON_TRIP_BACK void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash,
-                                   const char *type, const struct moray_site *site, int release)
+ON_TRIP void moray_get_or_end(moray_ref ref, void *value, size_t size, uint32_t type_hash,
+                              const char *type, const struct moray_site *site, int release)
 {
     enum moray_code code = MORAY_OK;
 
-    if (ref.type && type_hash && ref.type != type_hash) {
+    if (RARELY(ref.type && type_hash && ref.type != type_hash))
         code = wrong_type(ref, type);
-    }
     if (code == MORAY_OK)
         code = moray_get_bytes(ref, value, size, 0);
-    if (code != MORAY_OK)
+    if (RARELY(code != MORAY_OK))
         end_caller(site);
     if (__builtin_expect(release == 1, 1))
         moray_release(ref);
-    else if (release)
+    else if (RARELY(release))
         take_over(ref, value, release);
 }
 

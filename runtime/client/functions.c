@@ -145,7 +145,7 @@ uint64_t program_digest(void)
 }
 
 /* A site lies in the program's constants, at the same distance from its first byte in every rank. */
-ON_TRIP_THERE uint32_t site_pack(const struct moray_site *site)
+ON_TRIP uint32_t site_pack(const struct moray_site *site)
 {
     const char *at = (const char *)site;
     return at >= image_first && at < image_last && (uint64_t)(at - image_first) < UINT32_MAX

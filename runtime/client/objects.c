@@ -88,7 +88,7 @@ ON_TRIP enum moray_code result_store(uint32_t index, const void *data, uint64_t 
 {
     struct record *record = lane_record(&me.lane, index);
 
-    if (record_value_fits(record, bytes)) {
+    if (USUALLY(record_value_fits(record, bytes))) {
         if (bytes)
             bytes_copy_small(record_value(record, bytes), data, bytes);
         record_set_result_bytes(record, bytes);
@@ -269,27 +269,27 @@ static enum moray_code fetch(uint32_t index, uint64_t until_ns)
     return code;
 }
 
-ON_TRIP_BACK enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data,
-                                          uint64_t *bytes)
+ON_TRIP enum moray_code result_bytes(uint32_t index, uint64_t until_ns, const void **data,
+                                     uint64_t *bytes)
 {
     struct record *record = lane_record(&me.lane, index);
     uint16_t flags = atomic_load_explicit(&record->flags, memory_order_acquire);
 
     *bytes = record_result_bytes(record);
-    if (__builtin_expect(flags & RECORD_RESULT_FAR, 0)) {
+    if (RARELY(flags & RECORD_RESULT_FAR)) {
         enum moray_code code = fetch(index, until_ns);
         if (code != MORAY_OK)
             return code;
         flags = atomic_load_explicit(&record->flags, memory_order_acquire);
     }
-    if (flags & RECORD_RESULT_SHARED) {
+    if (RARELY(flags & RECORD_RESULT_SHARED)) {
         uint32_t window = record->result.block.window & 0xff;
         struct moray_error error;
         if (!window_bytes(window) && process_attach(window, 2000, &error) != MORAY_OK)
             return last_take(&error);
         *data = window_ro(window, (uint64_t)record->result.block.place * ARENA_PLACE_BYTES +
                                       (uint64_t)(record->result.block.window >> 8) * 64);
-    } else if (flags & RECORD_RESULT_BLOCK)
+    } else if (RARELY(flags & RECORD_RESULT_BLOCK))
         *data = window_ro(me.window, (uint64_t)record->result.block.place * ARENA_PLACE_BYTES +
                                          (uint64_t)(record->result.block.window >> 8) * 64);
     else
@@ -303,7 +303,7 @@ enum moray_code record_outcome(uint32_t index, uint64_t until_ns, const void **d
 {
     struct record *record = lane_record(&me.lane, index);
 
-    if (__builtin_expect(life_state(record_life(record)) == RECORD_FAILED, 0)) {
+    if (RARELY(life_state(record_life(record)) == RECORD_FAILED)) {
         const char *text;
         enum moray_code code = failure_of(record, &text);
         return last_set(code, "%s", text);
@@ -312,8 +312,8 @@ enum moray_code record_outcome(uint32_t index, uint64_t until_ns, const void **d
 }
 
 /* Waits for the end of a record, and for its bytes, within one limit. */
-ON_TRIP_BACK static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms,
-                                                 const void **data, uint64_t *bytes)
+ON_TRIP static enum moray_code outcome_wait(uint32_t index, int64_t limit_ms, const void **data,
+                                            uint64_t *bytes)
 {
     const struct record *record = lane_record(&me.lane, index);
     uint64_t until_ns = 0;
@@ -328,24 +328,23 @@ ON_TRIP_BACK static enum moray_code outcome_wait(uint32_t index, int64_t limit_m
     return code == MORAY_OK ? record_outcome(index, until_ns, data, bytes) : code;
 }
 
-ON_TRIP_BACK enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size,
-                                             int64_t limit_ms)
+ON_TRIP enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size, int64_t limit_ms)
 {
     enum moray_code code = enter();
     uint32_t index;
     const void *data;
     uint64_t bytes;
 
-    if (code != MORAY_OK)
+    if (RARELY(code != MORAY_OK))
         return code;
     code = ref_find(ref, &index);
-    if (code != MORAY_OK) {
+    if (RARELY(code != MORAY_OK)) {
         leave();
         return code;
     }
     code = outcome_wait(index, limit_ms, &data, &bytes);
     if (code == MORAY_OK && value) {
-        if (__builtin_expect(bytes != size, 0)) {
+        if (RARELY(bytes != size)) {
             char what[160];
             record_describe(&me.lane, lane_record(&me.lane, index), what, sizeof(what));
             code =
@@ -407,21 +406,21 @@ void moray_view_release(moray_view *view)
 
 /* ---- Holds ---- */
 
-ON_TRIP_BACK enum moray_code moray_release(moray_ref ref)
+ON_TRIP enum moray_code moray_release(moray_ref ref)
 {
     enum moray_code code = enter();
     uint32_t index, held;
-    if (code != MORAY_OK)
+    if (RARELY(code != MORAY_OK))
         return code;
     code = ref_find(ref, &index);
-    if (code != MORAY_OK) {
+    if (RARELY(code != MORAY_OK)) {
         leave();
         return code;
     }
-    if (ref.owner != me.owner)
+    if (RARELY(ref.owner != me.owner))
         far_back(index);
     held = lane_held(&me.lane, index) - (ref.owner != me.owner); /* the finding has one, too */
-    if (!held)
+    if (RARELY(!held))
         code = last_set(MORAY_STALE,
                         "this process holds no reference to the object {rank %u, object "
                         "%u}: it was released before, or only borrowed",

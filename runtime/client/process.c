@@ -24,7 +24,7 @@ _Thread_local struct frame *frame_top;
 _Thread_local bool thread_inside, thread_owner;
 static _Thread_local struct moray_error last;
 
-ON_TRIP_BACK uint64_t now_ns(void)
+ON_TRIP uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -316,13 +316,13 @@ static void frame_compact(struct frame *frame)
     frame->hold_count = out;
 }
 
-ON_TRIP_THERE void frame_note(uint32_t index, uint32_t generation, bool gone)
+ON_TRIP void frame_note(uint32_t index, uint32_t generation, bool gone)
 {
     struct frame *frame = frame_top;
 
     if (!frame)
         return; /* the driver outside of any scope lets its holds go itself */
-    if (frame->hold_count == frame->hold_capacity) {
+    if (RARELY(frame->hold_count == frame->hold_capacity)) {
         if (frame->hold_count >= 1024)
             frame_compact(frame);
         if (frame->hold_count * 2 >= frame->hold_capacity) {
@@ -340,7 +340,7 @@ ON_TRIP_THERE void frame_note(uint32_t index, uint32_t generation, bool gone)
     frame->holds[frame->hold_count++] = (struct hold){index | (gone ? HOLD_GONE : 0), generation};
 }
 
-ON_TRIP_BACK void frame_gone(uint32_t index, uint32_t generation)
+ON_TRIP void frame_gone(uint32_t index, uint32_t generation)
 {
     struct frame *frame = frame_top;
 
@@ -368,19 +368,19 @@ OFF_TRIP void scopes_end(struct frame *frame)
 
 ON_TRIP void frame_pop(struct frame *frame)
 {
-    if (__builtin_expect(frame_top != frame, 0))
+    if (frame_top != frame)
         scopes_end(frame);
-    if (frame->hold_count)
+    if (RARELY(frame->hold_count))
         frame_compact(frame);
     frame_top = frame->outer;
-    for (uint32_t i = 0; i < frame->hold_count; i++)
+    for (uint32_t i = 0; RARELY(i < frame->hold_count); i++)
         if (frame->holds[i].index & HOLD_GONE)
             frame_gone(frame->holds[i].index & ~HOLD_GONE, frame->holds[i].generation);
         else
             lane_drop(&me.lane, frame->holds[i].index);
-    if (frame->holds != frame->few)
+    if (RARELY(frame->holds != frame->few))
         free(frame->holds);
-    if (__builtin_expect(frame->has_more, 0)) {
+    if (RARELY(frame->has_more)) {
         free(frame->story);
         handles_let_go(frame);
     }
@@ -453,11 +453,11 @@ void far_forget(void)
     kept_capacity = 0;
 }
 
-ON_TRIP_BACK enum moray_code ref_find(moray_ref ref, uint32_t *index)
+ON_TRIP enum moray_code ref_find(moray_ref ref, uint32_t *index)
 {
-    if (__builtin_expect(ref.owner == 0, 0))
+    if (RARELY(ref.owner == 0))
         return null_told("reference");
-    if (__builtin_expect(ref.owner != me.owner, 0)) {
+    if (RARELY(ref.owner != me.owner)) {
         if (ref.owner > me.rank_count)
             return last_set(MORAY_STALE,
                             "a reference of rank %u, but the job has %u ranks: the "
@@ -465,7 +465,7 @@ ON_TRIP_BACK enum moray_code ref_find(moray_ref ref, uint32_t *index)
                             ref.owner - 1, me.rank_count);
         return far_find(ref, index);
     }
-    if (__builtin_expect(!lane_find(&me.lane, ref.index, ref.generation), 0))
+    if (RARELY(!lane_find(&me.lane, ref.index, ref.generation)))
         return last_set(MORAY_STALE,
                         "a stale reference {rank %u, object %u, generation %u}: it was "
                         "released before, or its task has ended; use moray_hold or "
@@ -497,10 +497,10 @@ static inline long futex(const _Atomic uint32_t *word, int operation, uint32_t v
     return result;
 }
 
-ON_TRIP_THERE void process_wake(void *context, uint16_t slot)
+ON_TRIP void process_wake(void *context, uint16_t slot)
 {
     (void)context;
-    if (slot == LANE_AGENT) {
+    if (RARELY(slot == LANE_AGENT)) {
         uint64_t one = 1;
         if (write(me.doorbell, &one, sizeof(one)) < 0 && errno != EAGAIN)
             return; /* the agent looks again within a second */
@@ -515,7 +515,7 @@ ON_TRIP bool process_sleep(uint32_t seen, uint64_t until_ns)
     struct timespec limit;
     bool whole = true;
 
-    if (until_ns) {
+    if (RARELY(until_ns)) {
         uint64_t now = now_ns();
         if (until_ns <= now)
             return false;

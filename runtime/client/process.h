@@ -135,13 +135,13 @@ void enter_slow(void);
 /** Opens the door; not MORAY_OK: the call is not allowed here, and the story is set. */
 static inline enum moray_code enter(void)
 {
-    if (__builtin_expect(thread_inside || me.role <= ROLE_FORKED, 0))
+    if (RARELY(thread_inside || me.role <= ROLE_FORKED))
         return enter_refused();
     thread_inside = true;
     if (__builtin_expect(thread_owner, 1)) {
         atomic_store_explicit(&me.inside, 1, memory_order_relaxed);
         atomic_signal_fence(memory_order_seq_cst); /* the other side pays the fence: membarrier */
-        if (__builtin_expect(atomic_load_explicit(&me.threaded, memory_order_relaxed), 0))
+        if (RARELY(atomic_load_explicit(&me.threaded, memory_order_relaxed)))
             enter_slow();
     } else
         enter_slow();
@@ -153,7 +153,7 @@ void leave_slow(void);
 
 static inline void leave(void)
 {
-    if (__builtin_expect(atomic_load_explicit(&me.threaded, memory_order_relaxed), 0))
+    if (RARELY(atomic_load_explicit(&me.threaded, memory_order_relaxed)))
         leave_slow();
     if (thread_owner)
         atomic_store_explicit(&me.inside, 0, memory_order_release);
@@ -195,7 +195,7 @@ enum moray_code ref_find(moray_ref ref, uint32_t *index);
 void far_done(uint32_t index, bool later);
 static inline void ref_done(moray_ref ref, uint32_t index, bool later)
 {
-    if (__builtin_expect(ref.owner != me.owner, 0))
+    if (RARELY(ref.owner != me.owner))
         far_done(index, later);
 }
 

@@ -85,7 +85,7 @@ static bool input_fails(uint32_t index, const struct moray_function *function, u
     const struct moray_parameter *parameter = &function->parameters[number];
     uint64_t other = record_life(record) ^ life_of(RECORD_DONE, 0, 0, ref->generation);
 
-    if (__builtin_expect((other & which) != 0, 0) && input_is_none(index, parameter, number, ref))
+    if (RARELY((other & which) != 0) && input_is_none(index, parameter, number, ref))
         return true;
     if (parameter->kind == MORAY_KIND_VIEW || record_result_bytes(record) == parameter->size)
         return false;
@@ -110,7 +110,7 @@ static bool inputs_find(uint32_t index, const struct moray_function *function,
     const char *values = blob + 16 * record_reference_count(record);
 
     for (unsigned i = 0; i < function->parameter_count; i++) {
-        if (!(record->reference_mask >> i & 1)) {
+        if (USUALLY(!(record->reference_mask >> i & 1))) {
             inputs->arguments[i] = values;
             values += align8(function->parameters[i].size);
             continue;
@@ -231,9 +231,9 @@ static enum moray_code result_seal(uint32_t index, const struct moray_parameter 
 {
     if (result->kind == MORAY_KIND_VOID)
         return MORAY_OK;
-    if (result->kind == MORAY_KIND_BUFFER)
+    if (RARELY(result->kind == MORAY_KIND_BUFFER))
         return result_take(index, data);
-    if (__builtin_expect(insides_count || result->kind != MORAY_KIND_VALUE, 0)) {
+    if (RARELY(insides_count || result->kind != MORAY_KIND_VALUE)) {
         enum moray_code code = insides_tell(index, result, data, false);
         if (code != MORAY_OK)
             return code;
@@ -281,11 +281,11 @@ static void end_well(uint32_t index, const struct moray_function *function, void
 {
     enum moray_code code = MORAY_OK;
 
-    if (function->result_count > 1)
+    if (RARELY(function->result_count > 1))
         code = extras_seal(index, function, results);
     if (code == MORAY_OK && function->result_count)
         code = result_seal(index, &function->results[0], results[0]);
-    if (__builtin_expect(code != MORAY_OK, 0)) {
+    if (RARELY(code != MORAY_OK)) {
         const char *story;
         moray_last(&story);
         results_drop(index);
@@ -302,8 +302,8 @@ static void *results_room(const struct moray_function *function, char *room, voi
     char *at = room, *heap = NULL;
 
     results[0] = room;
-    if (function->result_count == 0 ||
-        (function->result_count == 1 && function->results[0].size <= RESULT_ROOM))
+    if (USUALLY(function->result_count == 0 ||
+                (function->result_count == 1 && function->results[0].size <= RESULT_ROOM)))
         return NULL;
     for (unsigned i = 0; i < function->result_count; i++)
         bytes += (function->results[i].size + 15) & ~15u;
@@ -350,7 +350,7 @@ ON_TRIP void run_record(uint32_t index)
     void *results[MORAY_PARAMETERS_MAX + 1], *heap = NULL;
     uint32_t top = atomic_load_explicit(&me.lane.self->top, memory_order_relaxed);
 
-    if (enter() != MORAY_OK)
+    if (RARELY(enter() != MORAY_OK))
         return;
     assert(record->function < function_count);
     function = functions[record->function];
@@ -361,17 +361,17 @@ ON_TRIP void run_record(uint32_t index)
     frame_push(&running.frame, index);
     running.frame.actor = me.role == ROLE_ACTOR;
     if (inputs_find(index, function, &inputs)) {
-        if (record_flags(record) & RECORD_LONG)
+        if (RARELY(record_flags(record) & RECORD_LONG))
             running.used_up = process_is_used_up(record);
         heap = results_room(function, room, results);
         leave();
         body(&running, function, &inputs, results);
         (void)!enter();
-        if (__builtin_expect(running.frame.failed != MORAY_OK, 0))
+        if (RARELY(running.frame.failed != MORAY_OK))
             end_failed(index, &running.frame);
         else
             end_well(index, function, results);
-        if (__builtin_expect(heap != NULL, 0))
+        if (RARELY(heap != NULL))
             free(heap);
     }
     lane_bump(&me.lane.self->ran);
@@ -379,7 +379,7 @@ ON_TRIP void run_record(uint32_t index)
     running_top = running.outer;
     atomic_store_explicit(&me.lane.self->top, top, memory_order_relaxed);
     leave();
-    if (__builtin_expect(running.used_up, 0)) {
+    if (RARELY(running.used_up)) {
         if (running_top) /* on a waiter's stack: the process ends with that task */
             running_top->used_up = true;
         else if (me.role == ROLE_WORKER)

@@ -155,7 +155,7 @@ bool record_help(uint32_t index)
     return true;
 }
 
-ON_TRIP_BACK enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
+ON_TRIP enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
 {
     *until_ns = 0;
     if (limit_ms == 0)
@@ -175,7 +175,7 @@ ON_TRIP_BACK enum moray_code limit_until(int64_t limit_ms, uint64_t *until_ns)
     return MORAY_OK;
 }
 
-ON_TRIP_BACK bool spin_allowed(void)
+ON_TRIP bool spin_allowed(void)
 {
     uint32_t awake = 0, end = me.node->slot_first_actor;
 
@@ -210,7 +210,7 @@ OFF_TRIP static bool spin_for(uint32_t index)
 
 /* Before it sleeps. Who shares its core with the worker of the task gives way to it; not with a limit,
  * which may pass while the worker runs. */
-ON_TRIP_BACK static bool look_for_end(uint32_t index, uint64_t until_ns)
+ON_TRIP static bool look_for_end(uint32_t index, uint64_t until_ns)
 {
     if (!driver_waits())
         return spin_for(index);
@@ -229,7 +229,7 @@ OFF_TRIP static bool answered_soon(struct record *record)
     return life_ended(record_life(record));
 }
 
-ON_TRIP_BACK enum moray_code record_wait(uint32_t index, int64_t limit_ms)
+ON_TRIP enum moray_code record_wait(uint32_t index, int64_t limit_ms)
 {
     uint64_t until_ns;
     enum moray_code code;
@@ -240,7 +240,7 @@ ON_TRIP_BACK enum moray_code record_wait(uint32_t index, int64_t limit_ms)
     return code == MORAY_OK ? record_wait_until(index, until_ns) : code;
 }
 
-ON_TRIP_BACK static inline bool is_over(const struct record *record, uint32_t generation)
+ON_TRIP static inline bool is_over(const struct record *record, uint32_t generation)
 {
     uint64_t life = record_life(record);
 
@@ -257,8 +257,8 @@ OFF_TRIP enum moray_code gone_while_waiting(void)
 
 /* Sleeps, without a core, for the end of a record. Returns whether it has a core again, to run a task
  * that the end depends on. */
-ON_TRIP_BACK static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bool helps,
-                                   enum moray_code *code)
+ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bool helps,
+                              enum moray_code *code)
 {
     struct record *record = lane_record(&me.lane, index);
     bool alone = false, woken = false;
@@ -272,7 +272,7 @@ ON_TRIP_BACK static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_n
         uint32_t seen = atomic_load(&me.lane.self->wake);
         if (is_over(record, is) || should_end())
             break;
-        if (until_ns && now_ns() >= until_ns) {
+        if (RARELY(until_ns && now_ns() >= until_ns)) {
             *code = MORAY_TIMEOUT;
             break;
         }
@@ -282,9 +282,9 @@ ON_TRIP_BACK static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_n
         lane_bump(&me.lane.self->sleeps);
         alone = process_sleep(seen, until_ns);
         woken = !alone;
-        if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
+        if (RARELY(atomic_load(&me.lane.self->freed) && enter() == MORAY_OK))
             leave(); /* lets go what others are done with */
-        if (alone && life_ended(record_life(record)))
+        if (RARELY(alone && life_ended(record_life(record))))
             rescue_count(seen, "what it waits for has ended");
     }
     sleep_end();
@@ -304,12 +304,13 @@ OFF_TRIP enum moray_code wait_cut(void)
 }
 
 /* The long way: what it waits for is not here to be run, or has waits of its own. */
-ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint32_t is, uint64_t until_ns)
+ON_TRIP static __attribute__((noinline)) enum moray_code wait_on(uint32_t index, uint32_t is,
+                                                                 uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
     enum moray_code code = MORAY_OK;
 
-    if (until_ns == LIMIT_NOW_NS) {
+    if (RARELY(until_ns == LIMIT_NOW_NS)) {
         if (me.role == ROLE_DRIVER)
             driver_polls(); /* its core is somebody else's until it sleeps */
         return MORAY_TIMEOUT;
@@ -318,7 +319,7 @@ ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint32_t is
         bool helps = until_ns == 0 && may_run_here();
         while (helps && !is_over(record, is) && run_towards(index))
             ;
-        if (life_is_gone(record_life(record), is))
+        if (RARELY(life_is_gone(record_life(record), is)))
             return gone_while_waiting();
         if (life_ended(record_life(record)) || look_for_end(index, until_ns) ||
             lane_await(&me.lane, index))
@@ -338,7 +339,7 @@ ON_TRIP_BACK OFF_TRIP static enum moray_code wait_on(uint32_t index, uint32_t is
     return life_ended(record_life(record)) ? MORAY_OK : code;
 }
 
-ON_TRIP_BACK enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
+ON_TRIP enum moray_code record_wait_until(uint32_t index, uint64_t until_ns)
 {
     struct record *record = lane_record(&me.lane, index);
     uint64_t life = record_life(record);

@@ -55,7 +55,7 @@ ON_TRIP void run_setups(void)
 {
     uint32_t count = atomic_load_explicit(&me.node->setup_count, memory_order_acquire);
 
-    for (; me.setups_done < count; me.setups_done++) {
+    for (; RARELY(me.setups_done < count); me.setups_done++) {
         uint32_t record = me.node->setups[me.setups_done].record;
         void (*fn)(const void *, size_t) =
             (void (*)(const void *, size_t))(uintptr_t)me.node->setups[me.setups_done].function;
@@ -294,7 +294,8 @@ ON_TRIP void worker_main(int worker_index, bool spare)
     while (!should_end()) {
         uint32_t index;
         run_setups();
-        if (atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) && run_mail())
+        if (RARELY(atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed)) &&
+            run_mail())
             continue;
         if (is_parked()) {
             if (rested)

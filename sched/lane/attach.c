@@ -130,7 +130,7 @@ void lane_detach(struct lane *lane)
 
 static char *blob(const struct lane *lane, const struct record *record, uint32_t *bytes)
 {
-    if (record_flags(record) & RECORD_BLOCK) {
+    if (RARELY(record_flags(record) & RECORD_BLOCK)) {
         const struct record_block *block = (const struct record_block *)record->arguments;
         *bytes = block->bytes;
         return arena_at(&lane->arena, block->place);

@@ -191,7 +191,7 @@ ON_TRIP void tell_edges(struct lane *lane, uint32_t index)
     uint32_t generation = life_generation(record_life(record)), first;
 
     do {
-        while ((first = atomic_load_explicit(&record->dependents, memory_order_acquire))) {
+        while (RARELY(first = atomic_load_explicit(&record->dependents, memory_order_acquire))) {
             /* First all are told, then the list is taken and freed: a death in between tells twice. */
             for (uint32_t link = first; link; link = next_of(lane, link))
                 edge_deliver(lane, link);

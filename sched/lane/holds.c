@@ -34,13 +34,13 @@ bool lane_unheld(const struct lane *lane, const struct record *record)
     return holders_empty(lane, record);
 }
 
-ON_TRIP_BACK bool holders_empty(const struct lane *lane, const struct record *record)
+ON_TRIP bool holders_empty(const struct lane *lane, const struct record *record)
 {
     uint64_t bits = atomic_load_explicit(&record->holders, memory_order_seq_cst);
 
     if (bits & ~((uint64_t)1 << LANE_DIRECT_SLOTS))
         return false;
-    if (!bits)
+    if (USUALLY(!bits))
         return true;
     const _Atomic uint64_t *row = row_of(lane, lane_index(lane, record), false);
     for (uint32_t word = 0; word < lane->control->slot_words; word++)
@@ -103,9 +103,9 @@ static void held_grow(struct lane *lane)
     free(old_inputs);
 }
 
-ON_TRIP_BACK uint32_t lane_held(const struct lane *lane, uint32_t index)
+ON_TRIP uint32_t lane_held(const struct lane *lane, uint32_t index)
 {
-    if (pool_owns(&lane->record_pool, index)) {
+    if (USUALLY(pool_owns(&lane->record_pool, index))) {
         const struct record *record = lane_record(lane, index);
         uint32_t inputs = record->input_holds;
         uint32_t count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
@@ -228,20 +228,20 @@ static void drop_foreign(struct lane *lane, uint32_t index)
         home_tell(lane, index);
 }
 
-ON_TRIP_BACK void lane_drop(struct lane *lane, uint32_t index)
+ON_TRIP void lane_drop(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life;
     uint32_t count;
 
-    if (!pool_owns(&lane->record_pool, index)) {
+    if (RARELY(!pool_owns(&lane->record_pool, index))) {
         drop_foreign(lane, index);
         return;
     }
     count = atomic_load_explicit(&record->home_count, memory_order_relaxed);
     assert(count > 0);
     atomic_store_explicit(&record->home_count, count - 1, memory_order_relaxed);
-    if (count > 1) {
+    if (RARELY(count > 1)) {
         /* A stand-in that only its own table holds any more. */
         if (count == 2 && (record_flags(record) & RECORD_PROXY) && holders_empty(lane, record))
             home_tell(lane, index);
@@ -257,7 +257,7 @@ ON_TRIP_BACK void lane_drop(struct lane *lane, uint32_t index)
         pool_give(&lane->record_pool, index);
 }
 
-ON_TRIP_BACK bool lane_await(struct lane *lane, uint32_t index)
+ON_TRIP bool lane_await(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
 
@@ -282,15 +282,15 @@ ON_TRIP void tell_waiters(struct lane *lane, uint32_t index)
     uint64_t bits = atomic_load_explicit(&record->waiters, memory_order_seq_cst);
     uint32_t generation = life_generation(record_life(record));
 
-    if (bits >> LANE_DIRECT_SLOTS)
+    if (RARELY(bits >> LANE_DIRECT_SLOTS))
         wake_row(lane, index);
     bits &= ~((uint64_t)1 << LANE_DIRECT_SLOTS);
     for (; bits; bits &= bits - 1) {
         uint16_t slot = (uint16_t)__builtin_ctzll(bits);
-        if (slot != LANE_AGENT)
-            lane_wake(lane, slot);
-        else
+        if (RARELY(slot == LANE_AGENT))
             (void)!lane_post(lane, LANE_AGENT, index, generation, CELL_ENDED, 0);
+        else
+            lane_wake(lane, slot);
     }
 }
 
@@ -312,7 +312,7 @@ static bool edges_left(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
 
-    if (__builtin_expect(atomic_load_explicit(&record->dependents, memory_order_relaxed) != 0, 0) &&
+    if (RARELY(atomic_load_explicit(&record->dependents, memory_order_relaxed) != 0) &&
         tell_claim(lane, index, life_generation(record_life(record))))
         tell_edges(lane, index);
     return atomic_load_explicit(&record->dependents, memory_order_relaxed) != 0;
@@ -329,9 +329,9 @@ static bool release(struct lane *lane, uint32_t index)
 #if LANE_BREAK == 4
     atomic_store(&record->life, life_of(RECORD_FREE, lane->slot, 0, life_generation(life) + 1));
 #endif
-    if ((flags & RECORD_RESULT_BLOCK) && record->result.block.place)
+    if (RARELY((flags & RECORD_RESULT_BLOCK) && record->result.block.place))
         arena_free(&lane->arena, record->result.block.place, index);
-    if (flags & RECORD_BLOCK)
+    if (RARELY(flags & RECORD_BLOCK))
         arena_free(&lane->arena, ((struct record_block *)record->arguments)->place, index);
     /* The record lets its blocks go last (arena.h), and is then free. */
     atomic_store_explicit(
@@ -352,14 +352,14 @@ static void free_by_agent(struct lane *lane, uint32_t index, uint32_t generation
 
 /* True: it is free now, and the caller's to give back. Its inputs are added to `dropped`: to drop one
  * may free that one too, and so on down a long chain: hence the list instead of a recursion. */
-ON_TRIP_BACK static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
-                                    uint32_t *dropped_count)
+ON_TRIP static bool settle_one(struct lane *lane, uint32_t index, uint32_t *dropped,
+                               uint32_t *dropped_count)
 {
     struct record *record = lane_record(lane, index);
     uint64_t life = atomic_load_explicit(&record->life, memory_order_seq_cst);
     uint16_t flags = record_flags(record);
 
-    if (life_state(life) == RECORD_ORPHAN) {
+    if (RARELY(life_state(life) == RECORD_ORPHAN)) {
         atomic_store(&record->life, life_of(RECORD_FREE, lane->slot, 0, life_generation(life)));
         return true;
     }
@@ -367,7 +367,7 @@ ON_TRIP_BACK static bool settle_one(struct lane *lane, uint32_t index, uint32_t 
         return false;
     if (!life_ended(life) && !(flags & RECORD_PROXY))
         return false;
-    if (life_ended(life) && (flags & RECORD_HOLDS_INPUTS)) {
+    if (RARELY(life_ended(life) && (flags & RECORD_HOLDS_INPUTS))) {
         *dropped_count += inputs_of(lane, record, dropped + *dropped_count);
         /* Atomic: the agent sets other flags of a result that it fetches. */
         flags = atomic_fetch_and_explicit(&record->flags, (uint16_t)~RECORD_HOLDS_INPUTS,
@@ -376,7 +376,7 @@ ON_TRIP_BACK static bool settle_one(struct lane *lane, uint32_t index, uint32_t 
     }
     if (life_telling(life))
         return false; /* who tells looks at the holds when it is done */
-    if (flags & (RECORD_PROXY | RECORD_TIED)) {
+    if (RARELY(flags & (RECORD_PROXY | RECORD_TIED))) {
         bool last = flags & RECORD_PROXY
                         ? holders_empty(lane, record)
                         : atomic_load(&record->home_count) == 0 && holders_empty(lane, record);
@@ -390,13 +390,13 @@ ON_TRIP_BACK static bool settle_one(struct lane *lane, uint32_t index, uint32_t 
     return release(lane, index);
 }
 
-ON_TRIP_BACK bool record_settle(void *context, uint32_t index)
+ON_TRIP bool record_settle(void *context, uint32_t index)
 {
     struct lane *lane = context;
     uint32_t few[256], *dropped = few, count = 0, capacity = 256;
     bool free_now = settle_one(lane, index, dropped, &count);
 
-    while (count > 0) {
+    while (RARELY(count > 0)) {
         uint32_t input = dropped[--count];
         struct record *record = lane_record(lane, input);
         input_let_go(lane, input);
@@ -419,7 +419,7 @@ ON_TRIP_BACK bool record_settle(void *context, uint32_t index)
         if (life_ended(record_life(record)) && settle_one(lane, input, dropped, &count))
             pool_give(&lane->record_pool, input);
     }
-    if (dropped != few)
+    if (RARELY(dropped != few))
         free(dropped);
     return free_now;
 }

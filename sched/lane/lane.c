@@ -47,7 +47,8 @@ static uint32_t keep_batch(struct lane *lane, const uint64_t *entries, uint32_t 
             lane_bit_set(lane->control->queues, lane->slot);
         lane_rouse(lane);
     }
-    if (kept + 1 < count) /* the own ring is full: run what found no place at once, one by one */
+    if (RARELY(kept + 1 <
+               count)) /* the own ring is full: run what found no place at once, one by one */
         for (uint32_t i = 1; i < count - kept; i++)
             if (claim_entry(lane, entries[i]))
                 lane_requeue(lane, (uint32_t)entries[i], 0);
@@ -88,7 +89,7 @@ ON_TRIP uint32_t lane_steal_from(struct lane *lane, uint16_t victim)
             continue; /* lock-free: somebody else got on */
         /* Who looks often finds nothing often: to clear the bit and set it again for each task would
          * cost both sides a shared line. It is cleared before long, so that nobody looks for ever. */
-        if (!lane_bit(lane->control->queues, victim) || ++lane->empty_looks < EMPTY_LOOKS)
+        if (USUALLY(!lane_bit(lane->control->queues, victim) || ++lane->empty_looks < EMPTY_LOOKS))
             return RECORD_NONE;
         lane->empty_looks = 0;
         lane_bit_clear(lane->control->queues, victim);
@@ -211,7 +212,7 @@ ON_TRIP bool lane_has_work(const struct lane *lane)
 
 /* ---- Waking ---- */
 
-ON_TRIP_THERE void lane_wake(struct lane *lane, uint16_t slot)
+ON_TRIP void lane_wake(struct lane *lane, uint16_t slot)
 {
     struct lane_slot *sleeper = &lane->slots[slot];
 
@@ -232,7 +233,7 @@ static bool idle_take(struct lane *lane, uint32_t slot)
            bit;
 }
 
-ON_TRIP_THERE void lane_rouse(struct lane *lane)
+ON_TRIP void lane_rouse(struct lane *lane)
 {
     uint32_t words = atomic_load_explicit(&lane->control->worker_words, memory_order_relaxed);
 
@@ -257,7 +258,7 @@ ON_TRIP_THERE void lane_rouse(struct lane *lane)
 
 static void announce(struct lane *lane)
 {
-    if (__builtin_expect(!lane_bit(lane->control->queues, lane->slot), 0))
+    if (RARELY(!lane_bit(lane->control->queues, lane->slot)))
         lane_bit_set(lane->control->queues, lane->slot);
     lane_rouse(lane);
 }
@@ -276,14 +277,14 @@ void lane_push_hint(struct lane *lane, uint32_t index)
 
 /* ---- Making and submitting ---- */
 
-ON_TRIP_THERE uint32_t lane_make(struct lane *lane, enum record_kind kind)
+ON_TRIP uint32_t lane_make(struct lane *lane, enum record_kind kind)
 {
     uint32_t index = pool_take(&lane->record_pool);
     struct record *record;
     uint64_t life;
     uint32_t top, parent = RECORD_NONE, generation = 0;
 
-    if (__builtin_expect(index == POOL_NONE, 0))
+    if (RARELY(index == POOL_NONE))
         return RECORD_NONE;
     record = lane_record(lane, index);
     life = atomic_load_explicit(&record->life, memory_order_relaxed);
@@ -352,14 +353,14 @@ enum moray_code lane_depends(struct lane *lane, uint32_t index, uint32_t input, 
 }
 
 /* MAKING -> WAITING, or QUEUED where nothing is waited for; returns which. */
-ON_TRIP_THERE static enum record_state leave_making(struct record *record)
+ON_TRIP static enum record_state leave_making(struct record *record)
 {
     uint64_t life = atomic_load_explicit(&record->life, memory_order_acquire), next;
 
     assert(life_state(life) == RECORD_MAKING);
     /* With no input missing nobody else moves a record in MAKING: a store will do. Release: the fields
      * before it. */
-    if (!(life & LIFE_PENDING)) {
+    if (USUALLY(!(life & LIFE_PENDING))) {
         atomic_store_explicit(&record->life,
                               life_of(RECORD_QUEUED, 0, 0, life_generation(life)) |
                                   (life & LIFE_WAITED),
@@ -375,7 +376,7 @@ ON_TRIP_THERE static enum record_state leave_making(struct record *record)
     return life_state(next);
 }
 
-ON_TRIP_THERE enum moray_code lane_submit(struct lane *lane, uint32_t index)
+ON_TRIP enum moray_code lane_submit(struct lane *lane, uint32_t index)
 {
     struct record *record = lane_record(lane, index);
     uint16_t flags = record_flags(record);
@@ -383,15 +384,15 @@ ON_TRIP_THERE enum moray_code lane_submit(struct lane *lane, uint32_t index)
     uint32_t generation = life_generation(record_life(record)), cell = POOL_NONE;
     enum record_state state;
 
-    if (to_agent) {
+    if (RARELY(to_agent)) {
         cell = cell_take(lane);
         if (cell == POOL_NONE)
             return MORAY_BUSY;
-    } else if (__builtin_expect(!queue_has_room(lane), 0))
+    } else if (RARELY(!queue_has_room(lane)))
         return MORAY_BUSY;
     state = leave_making(record);
     lane_bump(&lane->self->submitted);
-    if (to_agent) {
+    if (RARELY(to_agent)) {
         /* A call that waits goes to the agent at once, which keeps the order; a task when it is ready,
          * by ready_tell(). */
         if (state == RECORD_WAITING && !(flags & RECORD_FAR_CALL)) {
@@ -402,7 +403,7 @@ ON_TRIP_THERE enum moray_code lane_submit(struct lane *lane, uint32_t index)
         lane_wake(lane, LANE_AGENT);
         return MORAY_OK;
     }
-    if (state == RECORD_WAITING)
+    if (RARELY(state == RECORD_WAITING))
         return MORAY_OK;
     queue_push(lane, (uint64_t)generation << 32 | index);
     announce(lane);
@@ -474,8 +475,8 @@ ON_TRIP void lane_finish(struct lane *lane, uint32_t index, enum record_state st
         tell_edges(lane, index);
     }
     /* The record may be another one by now: then this is one look too many, no more. */
-    if ((flags & (RECORD_HOLDS_INPUTS | RECORD_PROXY)) ||
-        atomic_load_explicit(&record->home_count, memory_order_seq_cst) == 0)
+    if (RARELY((flags & (RECORD_HOLDS_INPUTS | RECORD_PROXY)) ||
+               atomic_load_explicit(&record->home_count, memory_order_seq_cst) == 0))
         home_tell(lane, index);
 }
 
@@ -514,7 +515,7 @@ bool lane_cancel(struct lane *lane, uint32_t index, uint32_t generation,
     return false;
 }
 
-ON_TRIP_BACK struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
+ON_TRIP struct record *lane_find(const struct lane *lane, uint32_t index, uint32_t generation)
 {
     struct record *record;
     uint64_t life;

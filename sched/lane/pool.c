@@ -137,9 +137,9 @@ OFF_TRIP static bool refill(struct pool *pool)
     return pool->few_count > 0;
 }
 
-ON_TRIP_THERE uint32_t pool_take(struct pool *pool)
+ON_TRIP uint32_t pool_take(struct pool *pool)
 {
-    if (__builtin_expect(pool->few_count == 0, 0) && !refill(pool))
+    if (pool->few_count == 0 && !refill(pool))
         return POOL_NONE;
     uint32_t item = pool->few[--pool->few_count];
     pool->known = item / POOL_SLAB_ITEMS;
@@ -155,9 +155,9 @@ OFF_TRIP static void spill(struct pool *pool)
     memmove(pool->few, pool->few + POOL_FEW / 2, pool->few_count * sizeof(*pool->few));
 }
 
-ON_TRIP_BACK void pool_give(struct pool *pool, uint32_t item)
+ON_TRIP void pool_give(struct pool *pool, uint32_t item)
 {
-    if (__builtin_expect(pool->few_count == POOL_FEW, 0))
+    if (pool->few_count == POOL_FEW)
         spill(pool);
     pool->few[pool->few_count++] = item;
 }
