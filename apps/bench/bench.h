@@ -8,7 +8,7 @@
  * A program that STAYS serves all runs of its row, its first answer being the warm-up; one that runs
  * ONCE is started for each run. Moray's run and its peers' run alternate, so that what else the
  * machine does hits both; where the machine changes its pace within a run, parts of a run do, each asked
- * for by itself, and the run's value is their median. A word of the answer with the side's key is the
+ * for by itself, and the run's value is their mean. A word of the answer with the side's key is the
  * value; the others are shown in the params.
  */
 #ifndef MORAY_BENCH_BENCH_H
@@ -24,7 +24,6 @@ enum {
     BENCH_RUNS = 7, /* measured, after one that is not */
     BENCH_RUNS_QUICK = 2,
     BENCH_PEERS_MAX = 3, /* ways to run one peer: the best counts */
-    BENCH_PARTS_MAX = 10,
     BENCH_TEXT = 1024,
 };
 

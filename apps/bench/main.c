@@ -47,13 +47,6 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorts them. */
-static double median_of(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
-}
-
 static void summarise(struct series *series)
 {
     static double sorted[RUNS_MAX];
@@ -62,16 +55,18 @@ static void summarise(struct series *series)
     if (!count)
         return;
     memcpy(sorted, series->values, (size_t)count * sizeof *sorted);
-    series->median = median_of(sorted, count);
+    qsort(sorted, (size_t)count, sizeof *sorted, by_value);
     series->least = sorted[0];
     series->most = sorted[count - 1];
+    series->median =
+        count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
 }
 
 /* A run of each side. Where runs have parts, the parts alternate. */
 static int take(const struct row *row, struct run *runs, int sides, struct series *all,
                 bool is_warm_up)
 {
-    double values[1 + BENCH_PEERS_MAX][BENCH_PARTS_MAX];
+    double sums[1 + BENCH_PEERS_MAX] = {0};
     int parts = row->moray.parts ? row->moray.parts : 1;
     struct sample sample;
 
@@ -79,11 +74,11 @@ static int take(const struct row *row, struct run *runs, int sides, struct serie
         for (int i = 0; i < sides; i++) {
             if (run_measure(&runs[i], &sample))
                 return -1;
-            values[i][part] = sample.value;
+            sums[i] += sample.value;
             snprintf(all[i].extra, sizeof all[i].extra, "%s", sample.extra);
         }
     for (int i = 0; i < sides && !is_warm_up; i++)
-        all[i].values[all[i].count++] = median_of(values[i], parts);
+        all[i].values[all[i].count++] = sums[i] / parts;
     return 0;
 }
 

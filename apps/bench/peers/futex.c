@@ -2,8 +2,10 @@
  * The peer futex: one process wakes another, which wakes the first. Neither is bound, nobody spins.
  *
  *     futex [--gap MS] [--trips N]    microseconds there and back, the median of N trips, each after
- *                                     a sleep of MS
+ *                                     a sleep of MS; each time it is asked the first begins on the
+ *                                     next core
  */
+#include "../core.h"
 #include "answer.h"
 
 #include <linux/futex.h>
@@ -66,7 +68,8 @@ int main(int argc, char **argv)
             wake(&shared->back, turn);
         }
     }
-    while (answer_wanted()) {
+    for (unsigned part = 0; answer_wanted(); part++) {
+        core_begin_on(part);
         for (int i = 0; i < trips; i++) {
             usleep((useconds_t)gap_ms * 1000);
             double start = answer_now();
