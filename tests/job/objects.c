@@ -685,6 +685,25 @@ static void readers_cannot_change_what_others_see(void)
     DEMAND_OK(moray_release(ref));
 }
 
+/* A limit that passes between the views takes back those that are open, and no hold of the caller's. */
+static void views_taken_back_leave_the_reference(void)
+{
+    int32_t five = 5;
+    moray_ref refs[2] = {
+        moray_put(&five, sizeof(five)),
+        moray_call_with((.on_rank = on_node(node_count() - 1)), filled, 1 << 20, 3)};
+    moray_view views[2];
+    size_t ready;
+
+    DEMAND_OK(moray_wait(&refs[1], 1, 1, NULL, &ready, NULL, NULL, 10000, 0));
+    enum moray_code code = moray_get_many(refs, 2, views, MORAY_NOW);
+    for (int i = 0; i < 2; i++) {
+        DEMAND_SAME(views[i].ref.owner != 0, code == MORAY_OK);
+        moray_view_release(&views[i]);
+        DEMAND_OK(moray_release(refs[i]));
+    }
+}
+
 static void a_view_outlives_its_reference(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -1600,6 +1619,8 @@ static const struct law laws[] = {
     {"line 3: who polls for a borrowed reference gets it",
      polls_of_a_borrowed_reference_come_to_an_end, 30},
     {"line 5: threads of the driver borrow one reference", threads_borrow_one_reference, 30},
+    {"line 5: views that a limit takes back leave the reference",
+     views_taken_back_leave_the_reference, 20},
     {"line 4: one failure is told without waiting for the slow",
      an_error_is_told_without_waiting_for_the_slow, 10},
     {"line 4: a task is told one failure without waiting for the slow",
