@@ -517,7 +517,9 @@ static void stop_here(uint32_t index)
     struct node_actor *entry = entry_of(index);
     uint32_t slot = atomic_load(&entry->slot);
 
-    if (atomic_load(&entry->ready) == ACTOR_GONE || agent.slots[slot].use != SLOT_RESERVED)
+    if (atomic_load(&entry->ready) == ACTOR_GONE)
+        return; /* it crossed the word of that; the slot may be another one's by now */
+    if (agent.slots[slot].use != SLOT_RESERVED)
         workers_kill((uint16_t)slot, SIGKILL);
     else /* its constructor has not begun */
         word_to_head(entry, inside[index].incarnation, HEAD_ACTOR_EXITED, 0, MORAY_ACTOR_DIED,

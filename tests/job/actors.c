@@ -1181,6 +1181,73 @@ static void a_handle_of_a_forgotten_actor_is_stale(void)
     }
 }
 
+/* ---- Words that come late ---- */
+
+MORAY_ACTOR(unborn, (int32_t, nothing));
+MORAY_CONSTRUCTOR(unborn, (word, key), (int32_t, ms))
+{
+    (void)self;
+    count(key.text);
+    law_sleep_ms(ms);
+    moray_fail(MORAY_FAILED, "it is never born");
+}
+MORAY_METHOD(int32_t, unborn, use)
+{
+    return self->nothing;
+}
+
+enum { STOPPED_MS = 900, UNBORN_MS = 400 };
+
+static void *rank_stops(void *pid)
+{
+    kill(*(pid_t *)pid, SIGSTOP);
+    law_sleep_ms(STOPPED_MS);
+    kill(*(pid_t *)pid, SIGCONT);
+    return NULL;
+}
+
+static void *kills_late(void *actor)
+{
+    law_sleep_ms(100);
+    moray_kill(*(unborn_actor *)actor, 0);
+    return NULL;
+}
+
+/* Rank 0 hears of a new actor and of the kill before it hears that the first one has failed. */
+MORAY_TASK(int32_t, makes_while_rank_0_is_stopped, (int32_t, pid), (int32_t, on_rank),
+           (unborn_actor, first))
+{
+    pthread_t stops, kills;
+    int32_t noted = -1;
+
+    if (pthread_create(&stops, NULL, rank_stops, &pid) ||
+        pthread_create(&kills, NULL, kills_late, &first))
+        return -1;
+    law_sleep_ms(100);
+    diary_actor second = moray_new_with((.on_rank = on_rank), diary);
+    law_sleep_ms(STOPPED_MS);
+    moray_get(moray_call(diary_note, second, 7), &noted, 10000);
+    moray_actor_release(second);
+    pthread_join(stops, NULL);
+    pthread_join(kills, NULL);
+    return noted;
+}
+
+static void a_late_kill_does_not_meet_who_came_after(void)
+{
+    for (int round = 0; round < 2 && !head_is_node(); round++) {
+        word key = say_number("late", round);
+        int32_t on_rank = on_node(round);
+        unborn_actor first = moray_new_with((.on_rank = on_rank), unborn, key, UNBORN_MS);
+        DEMAND(count_becomes(key.text, 1));
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_rank),
+                                                           makes_while_rank_0_is_stopped,
+                                                           (int32_t)getpid(), on_rank, first)),
+                    1);
+        DEMAND_OK(moray_actor_release(first));
+    }
+}
+
 static const struct law laws[] = {
     {"line 23: calls run in the order of submission", calls_run_in_the_order_of_submission, 10},
     {"line 23: a call that waits holds back its submitter's later ones, not others'",
@@ -1234,6 +1301,8 @@ static const struct law laws[] = {
     {"line 29: a constructor runs in its actor's process or not at all",
      a_constructor_runs_in_its_actors_process_or_not_at_all, 30},
     {"line 29: a handle of a forgotten actor is stale", a_handle_of_a_forgotten_actor_is_stale, 60},
+    {"line 29: a late kill does not meet who came after", a_late_kill_does_not_meet_who_came_after,
+     30},
 };
 
 int main(int argc, char **argv)
