@@ -2,7 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "client/process.h"
 #include "client/requests.h"
 #include "node/zygote.h"
@@ -340,6 +342,15 @@ ON_TRIP static __attribute__((noinline)) void body(struct running *running,
         function->run(me.self, inputs->arguments, results);
 }
 
+/* A child that the body made by fork returned from it, as if it were the process of the job. */
+OFF_TRIP static _Noreturn void forked_end(const char *name)
+{
+    log_error("a child that %s made by fork returned from it, and ends here with status 1; a child "
+              "ends by _exit or exec",
+              name);
+    _exit(1);
+}
+
 ON_TRIP void run_record(uint32_t index)
 {
     struct record *record = lane_record(&me.lane, index);
@@ -366,7 +377,8 @@ ON_TRIP void run_record(uint32_t index)
         heap = results_room(function, room, results);
         leave();
         body(&running, function, &inputs, results);
-        (void)!enter();
+        if (RARELY(enter() != MORAY_OK) && me.role == ROLE_FORKED)
+            forked_end(function->name); /* else the task would end here and in its parent */
         if (RARELY(running.frame.failed != MORAY_OK))
             end_failed(index, &running.frame);
         else

@@ -253,6 +253,39 @@ static void a_call_in_a_child_of_fork_is_refused(void)
     DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
 }
 
+/* What became of a child that returns 100 as if it were the task; the parent goes on after it. */
+static int32_t child_returns(void)
+{
+    int32_t status = 0;
+    pid_t child = fork();
+
+    if (child == 0)
+        return 100;
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
+        return -1;
+    return WEXITSTATUS(status);
+}
+
+MORAY_TASK(int32_t, forks_and_returns)
+{
+    return child_returns();
+}
+
+MORAY_METHOD(int32_t, tally, fork_and_return)
+{
+    return child_returns();
+}
+
+static void a_child_of_fork_that_returns_from_the_body_ends(void)
+{
+    tally_actor actor = moray_new(tally);
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.attempts = 1), forks_and_returns)), 1);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(tally_fork_and_return, actor)), 1);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(tally_fork_and_return, actor)), 1);
+    DEMAND_OK(moray_actor_release(actor));
+}
+
 MORAY_TASK(int32_t, starts_again)
 {
     return (int32_t)moray_init_with(NULL, NULL, (struct moray_options){0});
@@ -278,6 +311,8 @@ static const struct law laws[] = {
     {"bad input: moray_init twice", a_second_init_is_refused, 10},
     {"bad input: a scope that its task did not end", a_scope_left_open_ends_with_its_task, 10},
     {"bad input: a call in a child of fork", a_call_in_a_child_of_fork_is_refused, 10},
+    {"bad input: a child of fork that returns from the body",
+     a_child_of_fork_that_returns_from_the_body_ends, 10},
 };
 
 static int (*finalize_mpi)(void);
