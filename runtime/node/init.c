@@ -18,6 +18,7 @@
 #include "node/agent.h"
 #include "node/guard.h"
 #include "node/remote.h"
+#include "node/zygote.h"
 #include "store/arena/window.h"
 
 /*
@@ -303,6 +304,12 @@ static void forked(void)
 {
     if (me.role >= ROLE_DRIVER)
         me.role = ROLE_FORKED;
+    process_forked(true);
+}
+
+static void fork_made(void)
+{
+    process_forked(false);
 }
 
 /* Nothing would end the job then: the agent's thread goes on, and takes no signal. */
@@ -363,7 +370,8 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
         return last_set(MORAY_WRONG_STATE, "moray_init in a process that is a job's already: a "
                                            "task, an actor, or a child of one");
     static bool watches_forks;
-    if (!watches_forks && pthread_atfork(NULL, NULL, forked) == 0) /* the workers inherit it */
+    if (!watches_forks && /* the workers inherit it */
+        pthread_atfork(process_forking, fork_made, forked) == 0)
         watches_forks = true;
     if (prepare(&options, &error) != MORAY_OK) {
         last_take(&error);

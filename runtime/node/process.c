@@ -27,15 +27,22 @@ static struct {
 
 static pthread_mutex_t receive_lock = PTHREAD_MUTEX_INITIALIZER; /* guards reading self.socket */
 
-/* Signals that are for the rank: launchers send them to every process of a job. */
-static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+/* Signals that are for the rank: launchers send them to every process of a job. They are caught, not
+ * ignored: what a task executes would ignore them as well, and a kill of it have no effect. */
+static const int passed_by[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+
+static void pass_by(int number)
+{
+    (void)number;
+}
 
 static void set_signals(void)
 {
+    struct sigaction action = {.sa_handler = pass_by, .sa_flags = SA_RESTART};
     sigset_t none;
 
-    for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
-        signal(ignored[i], SIG_IGN);
+    for (size_t i = 0; i < sizeof(passed_by) / sizeof(*passed_by); i++)
+        sigaction(passed_by[i], &action, NULL);
     signal(SIGCHLD, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -106,6 +113,32 @@ void process_main(const struct process_birth *birth)
         topology_bind(options->cores, self.order.core);
     options->enter(options->context, &self.order);
     process_end(0);
+}
+
+static _Thread_local sigset_t before_fork;
+
+void process_forking(void)
+{
+    sigset_t held;
+
+    if (!self.is_process)
+        return;
+    sigemptyset(&held);
+    for (size_t i = 0; i < sizeof(passed_by) / sizeof(*passed_by); i++)
+        sigaddset(&held, passed_by[i]);
+    pthread_sigmask(SIG_BLOCK, &held, &before_fork);
+}
+
+void process_forked(bool is_child)
+{
+    struct sigaction action;
+
+    if (!self.is_process)
+        return;
+    for (size_t i = 0; is_child && i < sizeof(passed_by) / sizeof(*passed_by); i++)
+        if (sigaction(passed_by[i], NULL, &action) == 0 && action.sa_handler == pass_by)
+            signal(passed_by[i], SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, &before_fork, NULL);
 }
 
 const struct process_order *process_self(void)

@@ -17,8 +17,8 @@
  *                     agent may repair its slot. Its pid is not given again before the zygote reaped
  *                     it, and only the zygote sends it signals: no pid is ever confused
  * The zygote has a process group of its own: signals of the launcher to the rank's group miss it.
- * Zygote, workers and actors ignore SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, have stdin from
- * /dev/null, SIGCHLD by default, no PMI*, PMIX*, OMPI_*, SLURM_STEP* in their environment, and no
+ * Zygote, workers and actors pass by SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 (what a task forks
+ * or executes does not), have stdin from /dev/null, SIGCHLD by default, no PMI*, PMIX*, OMPI_*, SLURM_STEP* in their environment, and no
  * descriptors but those of this file, of the windows, and `keep_fds`.
  * Bounds: ZYGOTE_PROCESSES_MAX processes; each costs the zygote one descriptor, the agent two.
  * Cost: spawn from a spare one message each way; a fork 0.1-0.3 ms, whatever the arena's size.
@@ -133,6 +133,11 @@ bool zygote_stop(struct zygote *zygote, unsigned limit_ms);
 
 /** This process's order; NULL in the rank and in the zygote. Static. Threads: any. */
 const struct process_order *process_self(void);
+
+/** Around a fork by the program (pthread_atfork): a child of a process has the signals that this one
+ *  passes by at their defaults, also one that comes at once. No effect in the rank and the zygote. */
+void process_forking(void);
+void process_forked(bool is_child);
 
 /** Whether the zygote is gone, so that this process should end at once: asked at every rescue of a
  *  sleep (1 s). Always false in the rank. Cost: two system calls. Threads: any. */

@@ -834,6 +834,43 @@ static void large_arguments_travel_or_are_refused(void)
     DEMAND_NAMES(last_story(), "put what is large");
 }
 
+/* The signal that ended a child of the task. */
+MORAY_TASK(int32_t, ends_its_child, (bool, executes), (int32_t, number))
+{
+    int32_t status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        if (executes)
+            execlp("sleep", "sleep", "5", (char *)NULL);
+        sleep(5);
+        _exit(0);
+    }
+    usleep(executes ? 100000 : 0); /* it is to be another program by then */
+    kill(child, number);
+    return waitpid(child, &status, 0) == child && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+MORAY_TASK(int32_t, passes_by, (int32_t, number))
+{
+    return raise(number);
+}
+
+/* Launchers send these to every process of a job; a worker goes on, but what it started ends. */
+static void signals_for_the_rank_end_what_a_task_starts(void)
+{
+    static const int32_t signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+
+    for (size_t i = 0; i < COUNT_OF(signals); i++) {
+        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.attempts = 1), passes_by, signals[i])),
+                    0);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(ends_its_child, true, signals[i])),
+                    signals[i]);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(ends_its_child, false, signals[i])),
+                    signals[i]);
+    }
+}
+
 static const struct law laws[] = {
     {"line 12: submission returns at once", submission_returns_at_once, 10},
     {"line 12: references are resolved before the body runs",
@@ -877,6 +914,8 @@ static const struct law laws[] = {
     {"decision 12: settings are shipped by moray_setup", settings_are_shipped_by_moray_setup, 20},
     {"decision 42: an uncaught error ends the caller's task with the story",
      an_uncaught_error_ends_the_callers_task_with_the_story, 10},
+    {"signals for the rank end what a task starts", signals_for_the_rank_end_what_a_task_starts,
+     60},
 };
 
 int main(int argc, char **argv)
