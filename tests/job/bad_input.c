@@ -379,6 +379,33 @@ static int end_while_tasks_wait(void)
     return status;
 }
 
+static void *waits_in_vain(void *context)
+{
+    moray_ref *refs = context;
+    int32_t value;
+
+    atomic_store(&shared[0], 1);
+    atomic_store(&shared[1], moray_get(refs[0], &value, 0));
+    return NULL;
+}
+
+/* Another thread of the driver waits while the first ends the job. */
+static int end_while_a_thread_waits(void)
+{
+    moray_ref never = moray_call(naps, 20000);
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, waits_in_vain, &never) != 0)
+        return 2;
+    while (!atomic_load(&shared[0]))
+        law_sleep_ms(1);
+    law_sleep_ms(100);
+    int status = moray_finalize();
+    pthread_join(thread, NULL);
+    printf("the thread's wait gave %s\n", moray_code_name((enum moray_code)shared[1]));
+    return status;
+}
+
 MORAY_TASK(int32_t, sum_of_8, (int32_t, a), (int32_t, b), (int32_t, c), (int32_t, d), (int32_t, e),
            (int32_t, f), (int32_t, g), (int32_t, h))
 {
@@ -548,6 +575,8 @@ static int one_mode(const char *mode, int argc, char **argv)
     }
     if (!strcmp(mode, "waits"))
         return end_while_tasks_wait();
+    if (!strcmp(mode, "thread_waits"))
+        return end_while_a_thread_waits();
     if (!strcmp(mode, "threads"))
         return call_from_threads();
     if (!strcmp(mode, "cells"))

@@ -33,6 +33,8 @@ refused "the first thread ends by pthread_exit" "pthread_join" main_ends
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
 tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
     env MORAY_SPARES_MAX=8 "$program" waits
+tap_output 20 "another thread of the driver that waits at the job's end goes on" \
+    "the thread's wait gave MORAY_LOST" "$program" thread_waits
 output=$(tap_limit 20 env MORAY_STORE_BYTES=256MiB "$program" threads 2>&1)
 case $output in
 "no call overlaps") tap_ok "first calls of other threads wait for the first thread's" ;;
