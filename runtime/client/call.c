@@ -405,18 +405,20 @@ OFF_TRIP static void lend(struct making *making)
 }
 
 /* At the bound of the queue the driver waits for room; a task runs something of its own meanwhile. */
-static enum moray_code submit_when_room(uint32_t index)
+OFF_TRIP static void wait_for_room(uint32_t index)
 {
-    enum moray_code code;
-
-    while (RARELY((code = lane_submit(&me.lane, index)) == MORAY_BUSY)) {
+    do {
+        if (should_end()) {
+            (void)wait_cut();
+            return;
+        }
         if (me.role == ROLE_WORKER) {
             uint32_t mine = lane_next(&me.lane);
             if (mine != RECORD_NONE) {
                 leave();
                 run_record(mine);
                 if (enter() != MORAY_OK)
-                    return MORAY_WRONG_STATE;
+                    return;
                 continue;
             }
         }
@@ -425,9 +427,14 @@ static enum moray_code submit_when_room(uint32_t index)
         process_sleep(atomic_load(&me.lane.self->wake), now_ns() + 200000);
         core_return(false);
         if (enter() != MORAY_OK)
-            return MORAY_WRONG_STATE;
-    }
-    return code;
+            return;
+    } while (lane_submit(&me.lane, index) == MORAY_BUSY);
+}
+
+static inline void submit_when_room(uint32_t index)
+{
+    if (RARELY(lane_submit(&me.lane, index) == MORAY_BUSY))
+        wait_for_room(index);
 }
 
 static inline uint32_t parked_deep(void)

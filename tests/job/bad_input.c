@@ -350,6 +350,11 @@ MORAY_TASK(int32_t, naps, (int32_t, ms))
     return 1;
 }
 
+static void leaves(void)
+{
+    atomic_fetch_add(&shared[2], 1);
+}
+
 MORAY_TASK(int32_t, waits, (bool, all))
 {
     moray_ref refs[2] = {moray_call(naps, 20000), moray_call(naps, 20000)};
@@ -376,6 +381,34 @@ static int end_while_tasks_wait(void)
     (void)moray_get(never, &value, 100);
     int status = moray_finalize();
     printf("%d waited, %d went on\n", (int)shared[0], (int)shared[1]);
+    return status;
+}
+
+MORAY_ACTOR(flooder);
+MORAY_METHOD(int32_t, flooder, flood, (int32_t, count))
+{
+    (void)self;
+    moray_at_worker_exit(leaves);
+    for (int32_t i = 0; i < count; i++) {
+        atomic_store(&shared[0], i);
+        moray_release(moray_call(naps, 20000));
+    }
+    atomic_fetch_add(&shared[1], 1);
+    return count;
+}
+
+/* One that waits for room in its queue, which there will not be. */
+static int end_while_a_call_waits(void)
+{
+    moray_ref never = moray_call(naps, 20000);
+
+    moray_call(flooder_flood, moray_new(flooder), 1000);
+    for (uint64_t until = law_ms() + 5000; atomic_load(&shared[0]) < 16 && law_ms() < until;)
+        law_sleep_ms(10);
+    law_sleep_ms(100);
+    moray_release(never);
+    int status = moray_finalize();
+    printf("%d left, %d went on\n", (int)shared[2], (int)shared[1]);
     return status;
 }
 
@@ -575,6 +608,8 @@ static int one_mode(const char *mode, int argc, char **argv)
     }
     if (!strcmp(mode, "waits"))
         return end_while_tasks_wait();
+    if (!strcmp(mode, "floods"))
+        return end_while_a_call_waits();
     if (!strcmp(mode, "thread_waits"))
         return end_while_a_thread_waits();
     if (!strcmp(mode, "threads"))

@@ -33,6 +33,8 @@ refused "the first thread ends by pthread_exit" "pthread_join" main_ends
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
 tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
     env MORAY_SPARES_MAX=8 "$program" waits
+tap_output 20 "who waits for room in its queue leaves at the job's end" "1 left, 0 went on" \
+    env MORAY_WORKERS=1 MORAY_QUEUE_MAX=16 "$program" floods
 tap_output 20 "another thread of the driver that waits at the job's end goes on" \
     "the thread's wait gave MORAY_LOST" "$program" thread_waits
 output=$(tap_limit 20 env MORAY_STORE_BYTES=256MiB "$program" threads 2>&1)
