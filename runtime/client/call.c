@@ -18,6 +18,7 @@ enum {
     CORES_ONE = 10000,
     CORES_MAX = 100000 * CORES_ONE,
     LONG_ARGUMENT_BYTES = 1 << 30,
+    CELL_WAIT_NS = 2000000000,
     ATTEMPTS_MAX = UINT8_MAX
 };
 
@@ -404,12 +405,30 @@ OFF_TRIP static void lend(struct making *making)
     }
 }
 
-/* At the bound of the queue the driver waits for room; a task runs something of its own meanwhile. */
+/* There is no cell, and may be none for long: the caller has the reference, so the task or call ends. */
+OFF_TRIP static void call_ends_busy(uint32_t index)
+{
+    lane_publish(&me.lane, index, RECORD_RUNNING);
+    fail_record(index, MORAY_BUSY,
+                "the node's table of tasks and objects is full; release references "
+                "or raise MORAY_QUEUE_MAX");
+}
+
+/* At the bound of the queue the driver waits for room; a task runs something of its own meanwhile. A cell,
+ * by which a task goes to the agent, is waited for no longer than the agent may need to read its mail: all
+ * may be taken by tasks that wait for what this process does after the call. */
 OFF_TRIP static void wait_for_room(uint32_t index)
 {
+    bool to_agent = record_flags(lane_record(&me.lane, index)) & RECORD_GENERAL;
+    uint64_t until_ns = now_ns() + CELL_WAIT_NS;
+
     do {
         if (should_end()) {
             (void)wait_cut();
+            return;
+        }
+        if (to_agent && now_ns() >= until_ns) {
+            call_ends_busy(index);
             return;
         }
         if (me.role == ROLE_WORKER) {
@@ -539,16 +558,6 @@ static enum moray_code make_call(struct making *making, struct record_call **cal
     return out_of_records();
 }
 
-/* The cell went for the handles among its arguments, or to another thread meanwhile: the caller has the
- * reference, so the call ends. */
-OFF_TRIP static void call_ends_busy(uint32_t index)
-{
-    lane_publish(&me.lane, index, RECORD_RUNNING);
-    fail_record(index, MORAY_BUSY,
-                "the node's table of tasks and objects is full; release references "
-                "or raise MORAY_QUEUE_MAX");
-}
-
 moray_ref moray_submit_method(moray_actor actor, const struct moray_function *function,
                               const struct moray_site *site,
                               const struct moray_task_options *options,
@@ -593,7 +602,8 @@ moray_ref moray_submit_method(moray_actor actor, const struct moray_function *fu
         enum moray_code code = where.slot
                                    ? lane_submit_call(&me.lane, making.index, (uint16_t)where.slot)
                                    : lane_submit(&me.lane, making.index);
-        if (code != MORAY_OK)
+        if (code !=
+            MORAY_OK) /* the cell went for the handles among its arguments, or to a thread */
             call_ends_busy(making.index);
         else if (where.slot)
             actor_posted(&where, making.index);
