@@ -208,7 +208,8 @@ static bool ask_resources(uint32_t index, struct moray_error *error)
 
 /* ---- The end of one here ---- */
 
-static void fail_call(uint32_t index, enum moray_code code, const char *story)
+static void fail_call_of(uint32_t index, uint32_t generation, enum moray_code code,
+                         const char *story)
 {
     struct record *record = lane_record(&agent.lane, index);
     uint64_t life = record_life(record);
@@ -216,7 +217,8 @@ static void fail_call(uint32_t index, enum moray_code code, const char *story)
 
     record_describe(&agent.lane, record, what, sizeof(what));
     /* WAITING as well as QUEUED. */
-    while (life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED) {
+    while (life_generation(life) == generation &&
+           (life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED)) {
         uint64_t next =
             life_of(RECORD_RUNNING, LANE_AGENT, life_attempt(life), life_generation(life)) |
             (life & LIFE_WAITED);
@@ -225,6 +227,11 @@ static void fail_call(uint32_t index, enum moray_code code, const char *story)
         agent_end_failed(index, code, "%s: %s", what, story);
         return;
     }
+}
+
+static void fail_call(uint32_t index, enum moray_code code, const char *story)
+{
+    fail_call_of(index, life_generation(record_life(lane_record(&agent.lane, index))), code, story);
 }
 
 static void post_call(uint32_t index, uint16_t slot)
@@ -363,24 +370,41 @@ static void start_here(const struct actor_word *word, const struct request_actor
         route_tell_inputs_held(word->id);
 }
 
-void actors_call_dead(uint32_t index)
+/* Whether the actor lives on; if not, the call fails. */
+static bool call_lives(uint32_t index, uint32_t generation, const struct record_call *call)
 {
-    struct record *record = lane_record(&agent.lane, index);
-    const struct record_call *call = lane_call(&agent.lane, record);
-
-    if (!call)
-        return;
     for (uint32_t i = 0; i < entries_end; i++) {
         struct node_actor *entry = entry_of(i);
         if (entry->generation != call->incarnation || atomic_load(&entry->slot) != call->actor)
             continue;
-        if (atomic_load(&entry->ready) == ACTOR_GONE)
-            fail_call(index, (enum moray_code)entry->restarts_left, reason_of(i));
-        else /* its next process sorts by sequence; twice in the mailbox is harmless */
-            post_call(index, (uint16_t)call->actor);
-        return;
+        if (atomic_load(&entry->ready) != ACTOR_GONE)
+            return true;
+        fail_call_of(index, generation, (enum moray_code)entry->restarts_left, reason_of(i));
+        return false;
     }
-    fail_call(index, MORAY_ACTOR_DIED, "the actor is dead");
+    fail_call_of(index, generation, MORAY_ACTOR_DIED, "the actor is dead");
+    return false;
+}
+
+void actors_call_dead(uint32_t index)
+{
+    const struct record *record = lane_record(&agent.lane, index);
+    const struct record_call *call = lane_call(&agent.lane, record);
+
+    /* Its next process sorts by sequence; twice in the mailbox is harmless. */
+    if (call && call_lives(index, life_generation(record_life(record)), call))
+        post_call(index, (uint16_t)call->actor);
+}
+
+void actors_call_untold(uint32_t index)
+{
+    const struct record *record = lane_record(&agent.lane, index);
+    uint64_t life =
+        record_life(record); /* in this state of this generation the call stays as it is */
+    const struct record_call *call = lane_call(&agent.lane, record);
+
+    if (call && (life_state(life) == RECORD_WAITING || life_state(life) == RECORD_QUEUED))
+        (void)call_lives(index, life_generation(life), call);
 }
 
 bool actors_running_dead(uint32_t index)

@@ -182,6 +182,7 @@ void actors_process_died(uint16_t slot, uint32_t actor, int status);
 void actors_process_ready(void);
 void actors_call_far(uint32_t index, uint32_t generation);
 void actors_call_dead(uint32_t index);    /* a call in the hands of a dead actor process */
+void actors_call_untold(uint32_t index);  /* ends it, if that actor is gone */
 bool actors_running_dead(uint32_t index); /* it ran; returns whether it was dealt with */
 void actors_granted(uint32_t index);      /* it has the resources that it asked for */
 bool actors_creation_ready(uint32_t index, uint32_t generation);

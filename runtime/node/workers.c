@@ -365,7 +365,8 @@ static void dead_queued(void *context, uint32_t index)
     uint16_t flags = record_flags(record);
 
     (void)context;
-    /* Whoever was to post it to the agent may have died before; twice in the mailbox is harmless. */
+    /* Whoever was to post it to the agent may have died before; twice in the mailbox is harmless. Without a
+     * cell it is untold, and the next tick looks. */
     if ((flags & (RECORD_GENERAL | RECORD_FAR_CALL)) || record->kind == RECORD_REQUEST)
         (void)!lane_post(&agent.lane, LANE_AGENT, index, life_generation(record_life(record)),
                          CELL_CALL, 0);
@@ -405,7 +406,14 @@ static void untold_queued(void *context, uint32_t index)
     agent_take_call(index, life_generation(record_life(lane_record(&agent.lane, index))));
 }
 
-static const struct repair_calls untold_calls = {.queued = untold_queued, .ended = dead_ended};
+static void untold_call(void *context, uint32_t index)
+{
+    (void)context;
+    actors_call_untold(index);
+}
+
+static const struct repair_calls untold_calls = {
+    .queued = untold_queued, .call = untold_call, .ended = dead_ended};
 
 static void free_core_of(uint16_t slot)
 {

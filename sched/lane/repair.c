@@ -18,6 +18,7 @@ struct repair {
 };
 
 enum mark { KEPT = 1, LISTED = 2 };
+enum { NO_SLOT = UINT16_MAX }; /* as `dead`: a look without a death */
 
 static uint32_t records_end(const struct lane *lane)
 {
@@ -400,7 +401,8 @@ static void tell_again(struct repair *repair, uint32_t index)
         return;
     if (record->kind == RECORD_METHOD && !(record_flags(record) & RECORD_FAR_CALL)) {
         if (call_peek(lane, index, life_generation(life), &call) &&
-            (call.actor == repair->dead || lane_home(lane, index) == repair->dead))
+            (repair->dead == NO_SLOT || call.actor == repair->dead ||
+             lane_home(lane, index) == repair->dead))
             calls->call(calls->context, index);
     } else if (life_state(life) == RECORD_QUEUED && !(repair->marks[index] & LISTED)) {
         calls->queued(calls->context, index);
@@ -476,7 +478,7 @@ static void settle_queue(struct lane_slot *slot)
 
 bool lane_tell_untold(struct lane *lane, const struct repair_calls *calls)
 {
-    struct repair repair = {.lane = lane, .calls = calls, .dead = UINT16_MAX};
+    struct repair repair = {.lane = lane, .calls = calls, .dead = NO_SLOT};
 
     if (!atomic_load_explicit(&lane->control->untold, memory_order_relaxed))
         return true;

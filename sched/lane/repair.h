@@ -26,7 +26,8 @@ struct repair_calls {
     void (*running)(void *context, uint32_t index, bool innermost);
     /* A task or request that is QUEUED and in no queue; the agent may have it already. */
     void (*queued)(void *context, uint32_t index);
-    /* A call in the mailbox of the dead, or on its way there or through its hands. */
+    /* A call in the mailbox of the dead, or on its way there or through its hands; without a death each
+     * that has not begun. */
     void (*call)(void *context, uint32_t index);
     /* Fills in the result of a task that is cancelled: a child of the dead that nobody holds, or one
      * that the dead was cancelling. */
@@ -41,7 +42,7 @@ struct repair_calls {
 MORAY_MUST_CHECK bool lane_repair(struct lane *lane, uint16_t dead,
                                   const struct repair_calls *calls);
 
-/** Where words to the agent found no cell: tells, by `queued` and `ended`, what all records say. Cheap if
+/** Where words to the agent found no cell: tells, by `queued`, `call` and `ended`, what all records say. Cheap if
  *  there are none, else a pass over all records. False: private memory is short; it is to be called again.
  *  `lane` is the agent's. */
 MORAY_MUST_CHECK bool lane_tell_untold(struct lane *lane, const struct repair_calls *calls);
