@@ -26,10 +26,12 @@ enum {
     END_LIMIT_MS = 2000,
     LOOK_MS = 3,
     LAST_WORDS_MS = 1000,
+    EVENTS_MAX = 32,
     LINGER_MS = 300,
     RESCUE_DOUBT_MS = 20,
-    GIVEN_NS = 200000, /* a yield that is over soon */
-    PATIENCE = 64      /* so often none, after two that were not */
+    LOOK_ROUND_NS = 2000000, /* traffic without an end holds up the rest no longer */
+    GIVEN_NS = 200000,       /* a yield that is over soon */
+    PATIENCE = 64            /* so often none, after two that were not */
 };
 
 /* ---- Records in the agent's hands ---- */
@@ -294,16 +296,33 @@ static void rescue_suspected(void)
     }
 }
 
+/* Deaths, output and bells come by descriptors. Returns how many, after at most `limit` ms. */
+static int descriptors_wait(struct epoll_event *events, int limit)
+{
+    int count = epoll_wait(agent.epoll, events, EVENTS_MAX, limit);
+
+    agent.now_ns = time_ns();
+    return count < 0 ? 0 : count;
+}
+
 static void loop(void)
 {
-    struct epoll_event events[32];
+    struct epoll_event events[EVENTS_MAX];
+    uint64_t looked_ns = time_ns();
 
     while (!job_ends()) {
         int count, limit;
         uint32_t seen = atomic_load(&agent.lane.self->wake);
         agent.now_ns = time_ns();
-        while (turn() > 0 && !job_ends())
+        if (agent.now_ns - looked_ns >= LOOK_ROUND_NS) {
+            looked_ns = agent.now_ns;
+            watch_events(descriptors_wait(events, 0), events);
+        }
+        bool over = false;
+        while (!over && turn() > 0 && !job_ends()) {
             agent.now_ns = time_ns();
+            over = agent.now_ns - looked_ns >= LOOK_ROUND_NS;
+        }
         if (job_ends())
             break;
         workers_tick();
@@ -314,7 +333,7 @@ static void loop(void)
         remote_tick();
         output_poll(agent.output, agent.now_ns);
         /* What the lines above wrote for other ranks goes before the sleep, not after it. */
-        if (remote_flush() > 0)
+        if (remote_flush() > 0 || over)
             continue;
         if (remote_keep_polling()) {
             sched_yield(); /* whom its messages woke may wait for this core */
@@ -327,14 +346,14 @@ static void loop(void)
         if (atomic_load(&agent.lane.self->wake) != seen || atomic_load(&agent.lane.self->freed) ||
             job_ends() || !remote_may_sleep())
             limit = 0;
-        count = epoll_wait(agent.epoll, events, 32, limit);
+        count = descriptors_wait(events, limit);
+        looked_ns = agent.now_ns;
         if (count == 0 && limit == SLEEP_MS_MAX && atomic_load(&agent.lane.self->mailbox))
             rescue_suspected();
         atomic_store(&agent.lane.self->asleep, 0);
         lane_bit_clear(agent.lane.control->idle, LANE_AGENT);
-        agent.now_ns = time_ns();
         remote_woken();
-        watch_events(count < 0 ? 0 : count, events);
+        watch_events(count, events);
     }
 }
 
