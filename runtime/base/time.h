@@ -39,4 +39,21 @@ static inline uint64_t time_left(uint64_t now_ns, uint64_t deadline_ns)
                                      : deadline_ns - now_ns;
 }
 
+/** A clock that stands while its reader does. Who looks every second, and did not for TIME_STOOD_NS, was
+ *  stopped (a job that is suspended): what it waits for was stopped too, or could not be seen. */
+struct time_awake {
+    uint64_t seen_ns, stood_ns; /* time_ns() at the last look; how long it stood, all in all */
+};
+
+#define TIME_STOOD_NS (4 * TIME_NS_PER_S)
+
+/** `now_ns` on that clock: never less than at the look before. `seen_ns` begins as time_ns(). */
+static inline uint64_t time_awake_ns(struct time_awake *awake, uint64_t now_ns)
+{
+    if (now_ns - awake->seen_ns > TIME_STOOD_NS)
+        awake->stood_ns += now_ns - awake->seen_ns;
+    awake->seen_ns = now_ns;
+    return now_ns - awake->stood_ns;
+}
+
 #endif

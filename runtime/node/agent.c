@@ -296,31 +296,41 @@ static void rescue_suspected(void)
     }
 }
 
+/* A job that was suspended finds its time limits as they were: else it would end what it had to wait for. */
+static void clock_look(void)
+{
+    static struct time_awake awake;
+
+    if (!awake.seen_ns)
+        awake.seen_ns = time_ns();
+    agent.now_ns = time_awake_ns(&awake, time_ns());
+}
+
 /* Deaths, output and bells come by descriptors. Returns how many, after at most `limit` ms. */
 static int descriptors_wait(struct epoll_event *events, int limit)
 {
     int count = epoll_wait(agent.epoll, events, EVENTS_MAX, limit);
 
-    agent.now_ns = time_ns();
+    clock_look();
     return count < 0 ? 0 : count;
 }
 
 static void loop(void)
 {
     struct epoll_event events[EVENTS_MAX];
-    uint64_t looked_ns = time_ns();
+    uint64_t looked_ns = 0;
 
     while (!job_ends()) {
         int count, limit;
         uint32_t seen = atomic_load(&agent.lane.self->wake);
-        agent.now_ns = time_ns();
+        clock_look();
         if (agent.now_ns - looked_ns >= LOOK_ROUND_NS) {
             looked_ns = agent.now_ns;
             watch_events(descriptors_wait(events, 0), events);
         }
         bool over = false;
         while (!over && turn() > 0 && !job_ends()) {
-            agent.now_ns = time_ns();
+            clock_look();
             over = agent.now_ns - looked_ns >= LOOK_ROUND_NS;
         }
         if (job_ends())

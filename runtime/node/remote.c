@@ -405,7 +405,7 @@ void remote_watch(uint32_t tag)
     (void)tag;
     if (!agent.remote->share)
         return;
-    over = share_step(agent.remote->share, agent.now_ns);
+    over = share_step(agent.remote->share, time_ns());
     while (share_next(agent.remote->share, &peer))
         peer_take(&peer);
     if (!over)
