@@ -170,7 +170,7 @@ static void describe(const struct row *row, char *out, size_t room)
         snprintf(out, room, "bytes from %s to %s, such as 512KiB, 64MiB or 2GiB", low, high);
         break;
     case SIZE:
-        snprintf(out, room, "1%% to 95%%, or bytes from %s to %s, such as 512MiB or 2GiB", low,
+        snprintf(out, room, "1%% to 85%%, or bytes from %s to %s, such as 512MiB or 2GiB", low,
                  high);
         break;
     case BOOL:
@@ -230,7 +230,7 @@ static bool read_value(const struct row *row, const char *value, void *to, enum 
         return *why == NUMBER_GOOD;
     case SIZE:
         if (read_number(value, &number, &end) == NUMBER_GOOD && strcmp(end, "%") == 0) {
-            *why = number > 95 ? NUMBER_LARGE : number < 1 ? NUMBER_SMALL : NUMBER_GOOD;
+            *why = number > 85 ? NUMBER_LARGE : number < 1 ? NUMBER_SMALL : NUMBER_GOOD;
             *(struct setting_size *)to = (struct setting_size){.percent = (uint32_t)number};
             return *why == NUMBER_GOOD;
         }

@@ -41,8 +41,9 @@
       "one). More than the host has, of which a warning tells, share what there is. auto: the "    \
       "rank's binding if the user asked for one, else its share of the job's cpuset.")             \
     X(MORAY_STORE_BYTES, store_bytes, SIZE, RANK, "30%", 16777216, 70368744177664, "", "bytes",    \
-      "Shared memory for objects, task records and queues of a node. A percentage is of the "      \
-      "smaller of the host's memory and the job's limit, divided among the host's ranks.")         \
+      "Shared memory for objects of a node. A percentage is of the smaller of the host's memory "  \
+      "and the job's limit, divided among the host's ranks. Tables take an eighth of it more, "    \
+      "and queues what MORAY_QUEUE_MAX needs; pages that are not used cost nothing.")              \
     X(MORAY_FABRIC, fabric, CHOICE, JOB, "ofi", 0, 0, "ofi mpi", "",                               \
       "What carries messages and objects between ranks: libfabric (ofi) or MPI (mpi).")            \
     X(MORAY_PROVIDER, provider, TEXT, JOB, "", 0, 0, "", "",                                       \
@@ -62,7 +63,8 @@
     X(MORAY_QUEUE_MAX, queue_max, COUNT, JOB, "4194304", 16, 67108864, "", "tasks",                \
       "Tasks that may lie ready in the queue of a process (a power of two from 64 to 1048576 is "  \
       "taken); at the limit who submits waits or runs one. A node has room for a quarter more "    \
-      "tasks and objects than this, at least 65536: beyond that calls fail with MORAY_BUSY.")      \
+      "tasks and objects than this, at least 65536: beyond that calls fail with MORAY_BUSY. The "  \
+      "default is halved as often as it takes to fit into the memory that the job has.")           \
     X(MORAY_PROCESSES_MAX, processes_max, COUNT, RANK, "256", 2, 1022, "", "processes",            \
       "Workers, actors and spare processes that one rank may have at a time. An actor for which "  \
       "no rank has one waits for 10 s; then its calls fail with MORAY_BUSY.")                      \

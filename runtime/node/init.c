@@ -27,7 +27,13 @@
  * the fabric. Rank 0 goes on as the driver; the others wait here for the end.
  */
 
-enum { SPARES_MAX = 64, START_LIMIT_S = 60, QUEUE_RING_MAX = 1 << 20, RECORDS_MIN = 1 << 16 };
+enum {
+    SPARES_MAX = 64,
+    START_LIMIT_S = 60,
+    QUEUE_RING_MAX = 1 << 20,
+    RECORDS_MIN = 1 << 16,
+    QUEUE_MIN = 1 << 12 /* of what nobody asked for */
+};
 
 static_assert(sizeof(struct node_shared) + NODE_ACTORS_MAX * sizeof(struct node_actor) <=
                   LANE_NODE_BYTES,
@@ -109,11 +115,44 @@ static uint64_t store_bytes(void)
     return limit / 100 * size->percent / agent.launch.local_count;
 }
 
+/* What the arena is made of, beside `bytes` for objects. A queue that nobody asked for is halved until
+ * the arena is no larger than the memory, be it little: a job is to start in a small container as well. */
+static enum moray_code lane_fit(uint64_t bytes, uint64_t limit, const char *whose,
+                                struct lane_options *options, struct arena_layout *layout,
+                                struct moray_error *error)
+{
+    bool is_default = agent.settings.source[SETTING_MORAY_QUEUE_MAX] == SETTING_DEFAULT;
+    uint64_t queue = agent.settings.queue_max;
+
+    for (;; queue /= 2) {
+        uint64_t records = queue + queue / 4;
+        *options = (struct lane_options){
+            .data_bytes = bytes,
+            .slot_count = agent.slot_count,
+            .queue_max = queue < QUEUE_RING_MAX ? (uint32_t)queue : QUEUE_RING_MAX,
+            .record_count = records < RECORDS_MIN ? RECORDS_MIN : (uint32_t)records,
+            .slab_each = true,
+        };
+        enum moray_code code = lane_plan(options, layout, error);
+        if (code != MORAY_OK || layout->total_bytes <= limit)
+            return code;
+        if (!is_default || queue / 2 < QUEUE_MIN)
+            return error_set(
+                error, MORAY_INVALID,
+                "%llu MiB for objects and %llu MiB for tables and a MORAY_QUEUE_MAX of "
+                "%llu are more than %s of %llu MiB; lower MORAY_STORE_BYTES or MORAY_QUEUE_MAX",
+                (unsigned long long)bytes >> 20,
+                (unsigned long long)(layout->total_bytes - bytes) >> 20, (unsigned long long)queue,
+                whose, (unsigned long long)limit >> 20);
+    }
+}
+
 static enum moray_code arena_make(struct moray_error *error)
 {
     struct arena_layout layout;
+    struct lane_options options;
     uint32_t spares, processes = (uint32_t)agent.settings.processes_max;
-    uint64_t queue = agent.settings.queue_max, bytes = store_bytes();
+    uint64_t bytes = store_bytes();
     const char *whose;
     uint64_t limit = window_memory_limit(&whose);
     enum moray_code code;
@@ -145,15 +184,7 @@ static enum moray_code arena_make(struct moray_error *error)
     agent.spare_first = 2 + agent.worker_count;
     agent.spare_end = agent.spare_first + spares;
     agent.actor_first = agent.spare_end;
-    struct lane_options options = {
-        .data_bytes = bytes,
-        .slot_count = agent.slot_count,
-        .queue_max = queue < QUEUE_RING_MAX ? (uint32_t)queue : QUEUE_RING_MAX,
-        .record_count =
-            queue + queue / 4 < RECORDS_MIN ? RECORDS_MIN : (uint32_t)(queue + queue / 4),
-        .slab_each = true,
-    };
-    if ((code = lane_plan(&options, &layout, error)) != MORAY_OK)
+    if ((code = lane_fit(bytes, limit, whose, &options, &layout, error)) != MORAY_OK)
         return code;
     struct window_options window = {.local_rank = agent.launch.local_rank,
                                     .local_count = agent.launch.local_count,

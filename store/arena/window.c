@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,8 +88,8 @@ static enum moray_code reserve(uint32_t count, size_t bytes, struct moray_error 
                 return MORAY_OK;
     return error_set(error, MORAY_SYSTEM,
                      "no room in the address space for %" PRIu32 " windows of "
-                     "%zu MiB (%s); lower MORAY_ARENA_BYTES, or raise the limit on address space "
-                     "(ulimit -v)",
+                     "%zu MiB (%s); raise the limit on address space (ulimit -v), or lower "
+                     "MORAY_STORE_BYTES or MORAY_QUEUE_MAX",
                      count, ((size_t)1 << shift) >> 20, strerror(errno));
 }
 
@@ -204,6 +205,14 @@ static bool make_own_with(size_t bytes, unsigned flags)
 
 static enum moray_code make_own(size_t bytes, struct moray_error *error)
 {
+    struct rlimit file;
+
+    if (!getrlimit(RLIMIT_FSIZE, &file) && bytes > file.rlim_cur) /* else SIGXFSZ would end us */
+        return error_set(error, MORAY_SYSTEM,
+                         "cannot make an arena of %zu MiB: the limit on the size of a file is "
+                         "%zu MiB; raise it (ulimit -f), or lower MORAY_STORE_BYTES or "
+                         "MORAY_QUEUE_MAX",
+                         bytes >> 20, (size_t)file.rlim_cur >> 20);
     pages = WINDOW_HUGETLB;
     if (options->hugetlb && make_own_with(bytes, MFD_HUGETLB))
         return MORAY_OK;
@@ -211,8 +220,8 @@ static enum moray_code make_own(size_t bytes, struct moray_error *error)
     if (make_own_with(bytes, 0))
         return MORAY_OK;
     return error_set(error, MORAY_SYSTEM,
-                     "cannot make an arena of %zu MiB: %s; lower "
-                     "MORAY_ARENA_BYTES",
+                     "cannot make an arena of %zu MiB: %s; lower MORAY_STORE_BYTES or "
+                     "MORAY_QUEUE_MAX",
                      bytes >> 20, strerror(errno));
 }
 
@@ -242,7 +251,7 @@ static enum moray_code check_options(const struct window_options *asked, size_t 
     if (*bytes > limit || *bytes > SIZE_MAX - EXTENT_BYTES)
         return error_set(error, MORAY_INVALID,
                          "an arena of %zu MiB does not fit: %s is %" PRIu64
-                         " MiB; lower MORAY_ARENA_BYTES",
+                         " MiB; lower MORAY_STORE_BYTES or MORAY_QUEUE_MAX",
                          *bytes >> 20, whose, limit >> 20);
     *bytes = (*bytes + EXTENT_BYTES - 1) / EXTENT_BYTES * EXTENT_BYTES;
     return MORAY_OK;
@@ -292,8 +301,9 @@ static enum moray_code check_peer(uint32_t local_rank, int fd, size_t *bytes,
     if ((uint64_t)file.st_size > (uint64_t)1 << window_map.shift)
         return error_set(error, MORAY_INVALID,
                          "the arena of local rank %" PRIu32 " has %" PRIu64
-                         " MiB, but windows here hold %" PRIu64 " MiB; give MORAY_ARENA_BYTES the "
-                         "same value on all ranks of a host",
+                         " MiB, but windows here hold %" PRIu64 " MiB; give "
+                         "MORAY_STORE_BYTES and MORAY_QUEUE_MAX the same values on all ranks of a "
+                         "host",
                          local_rank, (uint64_t)file.st_size >> 20,
                          ((uint64_t)1 << window_map.shift) >> 20);
     *bytes = (size_t)file.st_size;

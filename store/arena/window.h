@@ -69,8 +69,9 @@ enum window_pages { WINDOW_SMALL, WINDOW_TRANSPARENT, WINDOW_HUGETLB };
 /** Reserves the windows and makes this rank's arena, all zero, nothing of it touched.
  *  Owner: the module; window_close() ends it.
  *  Errors: MORAY_INVALID for an arena larger than the memory limit (the story has size, limit, whose
- *  limit it is, and the setting MORAY_ARENA_BYTES), for bad counts; MORAY_WRONG_STATE the second
- *  time; MORAY_SYSTEM where no base is free. Nothing stays mapped then.
+ *  limit it is, and the settings to lower), for bad counts; MORAY_WRONG_STATE the second
+ *  time; MORAY_SYSTEM where no base is free,
+ *  or a limit of the process forbids so large a file. Nothing stays mapped then.
  *  Threads: main thread, before the fork. */
 MORAY_MUST_CHECK enum moray_code window_open(const struct window_options *options,
                                              struct moray_error *error);

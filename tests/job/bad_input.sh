@@ -75,11 +75,16 @@ warned() { # NAME WORD SETTING…: it starts, and says the word
 }
 warned "more cores than the host has" "MORAY_CORES asks for 99.* more than the" MORAY_CORES=99
 warned "more cores than a rank has workers" "at most 192 workers" MORAY_CORES=250
+tap_run 20 "bad input: 85% of the memory for objects leaves room for the rest" \
+    env MORAY_STORE_BYTES=85% "$program" idle
+[ "$(awk '/MemTotal/ { print $2 }' /proc/meminfo)" -gt 200000000 ] || # a large host has that room
+    refused "more queue than the memory has room for" "lower MORAY_STORE_BYTES or MORAY_QUEUE_MAX" idle \
+        MORAY_STORE_BYTES=85% MORAY_QUEUE_MAX=67108864
 for bad in text -1 1e3 99999999999999999999999 4x '1 2'; do
     refused "MORAY_WORKERS=$bad" MORAY_WORKERS idle "MORAY_WORKERS=$bad"
     refused "MORAY_QUEUE_MAX=$bad" MORAY_QUEUE_MAX idle "MORAY_QUEUE_MAX=$bad"
 done
-for bad in lots -5 0 101% 0% 1EiB 99999999999999999999GiB; do
+for bad in lots -5 0 86% 101% 0% 1EiB 99999999999999999999GiB; do
     refused "MORAY_STORE_BYTES=$bad" MORAY_STORE_BYTES idle "MORAY_STORE_BYTES=$bad"
 done
 for setting in MORAY_SPIN_US=-1 MORAY_SPIN_US=soon MORAY_FABRIC=pigeon MORAY_SHARE=perhaps \

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,7 +201,7 @@ START_TEST(bad_peers_are_refused)
     ck_assert(strstr(error.text, "sealed"));
     ck_assert_int_eq(window_map_peer(1, memfd(0x4000 * (size_t)MIB, F_SEAL_SHRINK), false, &error),
                      MORAY_INVALID);
-    ck_assert(strstr(error.text, "MORAY_ARENA_BYTES"));
+    ck_assert(strstr(error.text, "MORAY_STORE_BYTES"));
     ck_assert_int_eq(pipe(pipes), 0);
     ck_assert_int_eq(window_map_peer(1, pipes[0], false, &error), MORAY_INVALID);
     ck_assert_int_eq(window_map_peer(1, -1, false, &error), MORAY_INVALID);
@@ -233,7 +234,7 @@ START_TEST(absurd_sizes_are_errors)
 
     options.bytes = window_memory_limit(&whose) + MIB;
     ck_assert_int_eq(window_open(&options, &error), MORAY_INVALID);
-    ck_assert(strstr(error.text, whose) && strstr(error.text, "MORAY_ARENA_BYTES"));
+    ck_assert(strstr(error.text, whose) && strstr(error.text, "MORAY_STORE_BYTES"));
     options.bytes = SIZE_MAX;
     ck_assert_int_eq(window_open(&options, &error), MORAY_INVALID);
     options = (struct window_options){.local_rank = 1, .local_count = 1};
@@ -244,6 +245,24 @@ START_TEST(absurd_sizes_are_errors)
     ck_assert_uint_eq(window_bytes(0), 6 * MIB); /* whole extents */
     options = (struct window_options){.local_rank = 0, .local_count = 1, .bytes = MIB};
     ck_assert_int_eq(window_open(&options, &error), MORAY_WRONG_STATE);
+    window_close();
+}
+END_TEST
+
+START_TEST(limits_of_the_process_are_errors)
+{
+    struct window_options options = {.local_rank = 0, .local_count = 1, .bytes = 64 * MIB};
+    struct rlimit limit;
+
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &(struct rlimit){MIB, limit.rlim_max}), 0);
+    ck_assert_int_eq(window_open(&options, &error), MORAY_SYSTEM);
+    ck_assert(strstr(error.text, "ulimit -f") && strstr(error.text, "MORAY_STORE_BYTES"));
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    options.bytes = SIZE_MAX / 2; /* no room for it, be the limit on addresses what it may */
+    ck_assert_int_ne(window_open(&options, &error), MORAY_OK);
+    ck_assert(strstr(error.text, "MORAY_STORE_BYTES"));
+    open_window(0, 1, 4 * MIB);
     window_close();
 }
 END_TEST
@@ -371,6 +390,7 @@ int main(void)
     tcase_add_test(laws, bad_peers_are_refused);
     tcase_add_test(laws, a_read_only_descriptor_stays_read_only);
     tcase_add_test(laws, absurd_sizes_are_errors);
+    tcase_add_test(laws, limits_of_the_process_are_errors);
     tcase_add_test(laws, too_few_hugetlb_pages_fall_back);
     tcase_add_test(laws, the_default_is_a_share_of_the_limit);
     suite_add_tcase(suite, laws);
