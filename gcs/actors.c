@@ -113,6 +113,8 @@ static void release_last(struct actors *actors, struct actor *actor, uint64_t no
 {
     if (actor->holders.held > 0)
         return;
+    if (actor->unheld_ns > now_ns)
+        now_ns = actor->unheld_ns;
     if (actor->state == ACTORS_ALIVE) {
         actor->state = ACTORS_ENDING;
         actor->finish = true;
@@ -408,6 +410,8 @@ enum moray_code actors_hold(struct actors *actors, uint64_t id, uint32_t rank, u
         actor->tell_at = 0;
         actor_record_touch(actors, actor);
     } else {
+        if (actor->unheld_ns < now_ns)
+            actor->unheld_ns = now_ns;
         release_last(actors, actor, now_ns);
     }
     return MORAY_OK;

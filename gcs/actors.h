@@ -138,7 +138,8 @@ MORAY_MUST_CHECK enum moray_code actors_find(struct actors *actors, const char *
 
 /** A word about a rank's handles: its count left 0 (`set`), or is 0 again. Another rank may pass it
  *  on; late and repeated words are harmless (base/holders.h). A rank that begins to hold is told the
- *  actor's state. Errors: MORAY_STALE if the actor is not known (any more), or the rank
+ *  actor's state. `now_ns`: where the last handle went before it was told, that time: from the latest of
+ *  these the actor has finish_ns. Errors: MORAY_STALE if the actor is not known (any more), or the rank
  *  is lost; MORAY_NO_MEMORY. */
 MORAY_MUST_CHECK enum moray_code actors_hold(struct actors *actors, uint64_t id, uint32_t rank,
                                              uint64_t epoch, bool set, uint64_t now_ns,

@@ -40,10 +40,11 @@ struct actor {
     uint32_t tell_at; /* holders from here on may have to be told */
     bool dirty;       /* in the list of those that may have something due */
 
-    uint64_t born_ns;  /* when its last START became due */
-    uint64_t wake_ns;  /* when to restart; UINT64_MAX: it does not wait for that */
-    uint64_t force_ns; /* when to stop an ending one; UINT64_MAX: never */
-    uint64_t room_ns;  /* when its wait for room is over; UINT64_MAX: never */
+    uint64_t born_ns;   /* when its last START became due */
+    uint64_t wake_ns;   /* when to restart; UINT64_MAX: it does not wait for that */
+    uint64_t unheld_ns; /* when the last handle of a rank went that told so */
+    uint64_t force_ns;  /* when to stop an ending one; UINT64_MAX: never */
+    uint64_t room_ns;   /* when its wait for room is over; UINT64_MAX: never */
     uint32_t dirty_next, waiting_next, unused_next;
 };
 

@@ -68,6 +68,7 @@ struct request_handle {
     uint32_t until; /* hold: record + 1 at whose end the hold ends; 0: none */
     uint32_t until_generation;
     uint32_t while_there; /* … not at its end, but when it is freed: its bytes contain the handle */
+    uint32_t late_ms; /* hold, -1, to rank 0: the last handle went so long ago; since then, calls */
 };
 
 struct request_name {              /* of an actor */

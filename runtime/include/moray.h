@@ -391,9 +391,9 @@ uint32_t moray_attempt(void); /* in a task: which try this is, from 1; 0 outside
 /** moray_kill(actor, restart): ends the actor's process at once. restart 1: it starts again if it has
  *  restarts left; 0: it is dead for good. Killing a dead actor is no error.
  *  moray_actor_release(actor): lets the handle go. After the last one the actor finishes its queued
- *  calls, runs its destructor and ends; one that has not done so after 30 s (a minute, if it is busy
- *  with a call from another rank) is ended by force. moray_actor_hold: one more. moray_actor_keep(actor):
- *  in a task or method, one more that does not end with it but stays with the process.
+ *  calls, runs its destructor and ends; one that has not done so after 30 s is ended by force.
+ *  moray_actor_hold: one more. moray_actor_keep(actor): in a task or method, one more that does not end
+ *  with it but stays with the process.
  *  Errors: MORAY_STALE; MORAY_WRONG_STATE for moray_actor_keep outside a task. */
 enum moray_code moray_actor_kill(moray_actor actor, int restart);
 enum moray_code moray_actor_drop(moray_actor actor);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/time.h"
 #include "gcs/actors.h"
 #include "node/head.h"
 #include "node/remote.h"
@@ -210,14 +211,16 @@ static void named(uint32_t rank, uint64_t token, const struct request_name *requ
 static void handle_request(uint32_t rank, uint64_t token, uint32_t kind,
                            const struct request_handle *request)
 {
-    uint64_t id = epoch_of(&request->actor);
+    uint64_t id = epoch_of(&request->actor), late_ns = request->late_ms * TIME_NS_PER_MS;
     struct moray_error error = {.code = MORAY_OK};
 
+    if (late_ns > agent.now_ns)
+        late_ns = agent.now_ns;
     if (kind == REQUEST_ACTOR_KILL)
         actors_kill(head_actors(), id, request->detail != 0, "it was killed by moray_kill");
     else
         (void)!actors_hold(head_actors(), id, rank, agent.next_actor_id++ + 1, request->detail > 0,
-                           agent.now_ns, &error);
+                           agent.now_ns - late_ns, &error);
     head_actor_actions();
     if (error.code == MORAY_STALE && request->detail > 0) { /* calls there may wait for its place */
         struct actor_word word = {

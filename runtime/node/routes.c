@@ -22,7 +22,7 @@ struct kept {
 };
 static struct map objects;
 
-/* What an actor has to finish its calls: the gcs gives it as long again from here. */
+/* What an actor has to finish its calls, as the gcs gives it: both count from when the last handle went. */
 static const uint64_t CALLS_NS = 30 * TIME_NS_PER_S;
 
 struct route *route_of(uint64_t id)
@@ -43,14 +43,19 @@ struct route *route_of(uint64_t id)
 
 /* ---- Handles ---- */
 
-static bool is_held(const struct route *route)
+static bool is_held_but(const struct route *route, uint32_t calls)
 {
-    if (route->lent)
+    if (route->lent > calls)
         return true;
     for (int word = 0; word < LANE_SLOT_WORDS; word++)
         if (route->holders[word])
             return true;
     return false;
+}
+
+static bool is_held(const struct route *route)
+{
+    return is_held_but(route, 0);
 }
 
 void route_lend(struct route *route, uint32_t record, uint32_t generation)
@@ -94,7 +99,8 @@ static void lend_to_calls(struct route *route)
             record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
             lane_call(&agent.lane, record)->actor == number) {
             route_lend(route, i, life_generation(life));
-            agent.lents[agent.lent_count - 1].until_ns = agent.now_ns + CALLS_NS;
+            agent.lents[agent.lent_count - 1].until_ns = route->unheld_ns + CALLS_NS;
+            route->calls++;
         }
     }
 }
@@ -118,12 +124,17 @@ static bool must_wait(struct route *route)
 
 void route_tell_hold(struct route *route)
 {
+    if (is_held_but(route, route->calls))
+        route->unheld_ns = 0;
+    else if (!route->unheld_ns)
+        route->unheld_ns = agent.now_ns;
     if (!is_held(route) && route->told && !route->overdue && route->state != STATE_DEAD)
         lend_to_calls(route);
     bool held = is_held(route);
     struct request_handle word = {
         .actor = {.index = (uint32_t)route->id, .generation = (uint32_t)(route->id >> 32)},
-        .detail = held ? 1 : -1};
+        .detail = held ? 1 : -1,
+        .late_ms = held ? 0 : (uint32_t)((agent.now_ns - route->unheld_ns) / TIME_NS_PER_MS)};
 
     if (!held && route->told && must_wait(route))
         return;
@@ -154,6 +165,7 @@ static void lent_end(uint32_t number)
 {
     struct route *route = &agent.routes[agent.lents[number].route];
 
+    route->calls -= agent.lents[number].until_ns != 0;
     agent.lents[number] = agent.lents[--agent.lent_count];
     route->lent--;
     route_tell_hold(route);

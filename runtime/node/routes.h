@@ -30,6 +30,8 @@ struct route {
     char *story;                       /* why it is dead; NULL: it is not */
     uint64_t holders[LANE_SLOT_WORDS]; /* processes of this node that hold a handle */
     uint32_t lent;                     /* all others that hold it */
+    uint32_t calls;                    /* of these, calls that alone were left */
+    uint64_t unheld_ns;                /* since then it has only those, or nothing; 0: more */
     bool told;                         /* the head thinks that we hold it */
     bool goes;    /* … but nobody does; it is told so after `goes_after` words */
     bool overdue; /* … and calls under way keep it no more: they had their time */

@@ -95,6 +95,25 @@ START_TEST(an_actor_comes_to_life_and_ends_with_its_last_handle)
 }
 END_TEST
 
+/* A rank tells of its last handle when the calls under way there have had their time. */
+START_TEST(the_time_to_finish_counts_from_when_the_last_handle_went)
+{
+    bring_up(1, NULL, 3);
+    ck_assert_int_eq(hold(1, 7, ++now_ns, true), MORAY_OK);
+    while (actors_next(actors, &action))
+        ;
+    uint64_t finish_ns = 30 * (uint64_t)SECOND, first = now_ns, last = first + finish_ns / 2;
+    ck_assert_int_eq(actors_hold(actors, 1, 7, ++now_ns, false, last, &error), MORAY_OK);
+    now_ns = first + finish_ns; /* so late comes the word of the rank whose handle went first */
+    ck_assert_int_eq(actors_hold(actors, 1, 0, now_ns, false, first, &error), MORAY_OK);
+    ck_assert(acts(ACTORS_FINISH, 1, 5) && quiet());
+    actors_tick(actors, last + finish_ns - 1);
+    ck_assert(quiet());
+    actors_tick(actors, last + finish_ns);
+    ck_assert(acts(ACTORS_STOP, 1, 5));
+}
+END_TEST
+
 START_TEST(one_that_does_not_finish_in_time_is_stopped)
 {
     bring_up(1, NULL, -1);
@@ -542,6 +561,7 @@ int main(void)
     tcase_add_checked_fixture(laws, setup, teardown);
     tcase_add_test(laws, an_actor_comes_to_life_and_ends_with_its_last_handle);
     tcase_add_test(laws, one_that_does_not_finish_in_time_is_stopped);
+    tcase_add_test(laws, the_time_to_finish_counts_from_when_the_last_handle_went);
     tcase_add_test(laws, a_process_that_died_comes_back_on_its_node_without_a_call);
     tcase_add_test(laws, a_clean_exit_is_never_restarted);
     tcase_add_test(laws, a_constructor_that_fails_is_the_cause_of_death);
