@@ -128,9 +128,9 @@ START_TEST(absurd_values_are_refused_by_name)
     refused("MORAY_WORKERS", "+2", "not understood", "1 to 192");
     refused("MORAY_WORKERS", "0x10", "not understood", "1 to 192");
     refused("MORAY_WORKERS", "", "not understood", "1 to 192");
-    refused("MORAY_STORE_BYTES", "0%", "too small", "1% to 95%");
-    refused("MORAY_STORE_BYTES", "96%", "too large", "1% to 95%");
-    refused("MORAY_STORE_BYTES", "4294967326%", "too large", "1% to 95%");
+    refused("MORAY_STORE_BYTES", "0%", "too small", "1% to 85%");
+    refused("MORAY_STORE_BYTES", "86%", "too large", "1% to 85%");
+    refused("MORAY_STORE_BYTES", "4294967326%", "too large", "1% to 85%");
     refused("MORAY_STORE_BYTES", "1KiB", "too small", "16MiB");
     refused("MORAY_STORE_BYTES", "-1GiB", "negative", "16MiB");
     refused("MORAY_STORE_BYTES", "99999999999TiB", "too large", "64TiB");
