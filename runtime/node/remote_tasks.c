@@ -301,19 +301,41 @@ static void task_refuse(uint32_t rank, const struct item_task *task, const uint3
     answer_failed(rank, task, code, story);
 }
 
-/* The extra results of a task that runs here for another rank are objects of home 0. */
-static bool extras_make(struct record_long *details, const struct item_task *task)
+enum { EXTRAS_MAX = sizeof(((struct record_long *)0)->extra) / sizeof(uint32_t) };
+
+/* The extra results of a task that runs here for another rank are objects of home 0. False: no room. */
+static bool extras_make(const struct item_task *task, uint32_t extras[EXTRAS_MAX])
 {
-    details->extra_count = 0;
-    for (uint32_t i = 0; i < task->extra_count && i < 9; i++) {
-        uint32_t extra = lane_make(&agent.lane, RECORD_OBJECT);
-        if (extra == RECORD_NONE)
+    for (uint32_t i = 0; i < task->extra_count; i++) {
+        extras[i] = lane_make(&agent.lane, RECORD_OBJECT);
+        if (extras[i] == RECORD_NONE) {
+            while (i-- > 0)
+                lane_abandon(&agent.lane, extras[i]);
             return false;
-        record_set_maker(lane_record(&agent.lane, extra), task->function + 1, task->site);
-        lane_publish(&agent.lane, extra, RECORD_QUEUED);
-        details->extra[details->extra_count++] = extra;
+        }
+        record_set_maker(lane_record(&agent.lane, extras[i]), task->function + 1, task->site);
     }
     return true;
+}
+
+static void extras_set(struct record_long *details, const uint32_t *extras, uint32_t count)
+{
+    details->extra_count = (uint16_t)count;
+    for (uint32_t i = 0; i < count; i++) {
+        lane_publish(&agent.lane, extras[i], RECORD_QUEUED);
+        details->extra[i] = extras[i];
+    }
+}
+
+/* Returns how many a task has: no more than there can be, whatever stands in the arena. */
+static uint32_t extras_get(uint32_t index, uint32_t extras[EXTRAS_MAX])
+{
+    const struct record_long *details = lane_long(&agent.lane, lane_record(&agent.lane, index));
+    uint32_t count = details && details->extra_count <= EXTRAS_MAX ? details->extra_count : 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        extras[i] = details->extra[i];
+    return count;
 }
 
 static struct node_actor *actor_of(const struct item_task *task)
@@ -407,13 +429,13 @@ static bool submits(uint32_t index, enum item_kind kind, const struct node_actor
 void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in)
 {
     const struct item_task *task = bytes_take(in, sizeof(*task));
-    uint32_t inputs[16], types[16], count, index;
+    uint32_t inputs[16], types[16], extras[EXTRAS_MAX], count, index;
     struct node_actor *actor = NULL;
     struct record *record;
 
     if (!task || task->function >= function_count ||
         task->reference_mask >> functions[task->function]->parameter_count ||
-        task->extra_count > 9) {
+        task->extra_count > EXTRAS_MAX) {
         agent_fail("a task of rank %u is malformed", rank);
         return;
     }
@@ -450,7 +472,10 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     uint32_t bytes = details_bytes + call_bytes + count * 16 + value_bytes, place = 0;
     if (index == RECORD_NONE || task->argument_bytes < details_bytes ||
         ((details_bytes || bytes > RECORD_ARGUMENT_BYTES) &&
-         !(place = arena_alloc(&agent.lane.arena, bytes ? bytes : 1, index)))) {
+         !(place = arena_alloc(&agent.lane.arena, bytes ? bytes : 1, index))) ||
+        !extras_make(task, extras)) {
+        if (place)
+            arena_free(&agent.lane.arena, place, index);
         if (index != RECORD_NONE)
             lane_abandon(&agent.lane, index);
         task_refuse(rank, task, inputs, count, MORAY_FULL,
@@ -473,8 +498,7 @@ void tasks_take_task(uint32_t rank, enum item_kind kind, struct bytes_reader *in
     if (details_bytes) {
         memcpy(at, arguments, details_bytes);
         ((struct record_long *)at)->on_rank = (int32_t)agent.rank;
-        if (!extras_make((struct record_long *)at, task))
-            log_error("no room for the further results of a task");
+        extras_set((struct record_long *)at, extras, task->extra_count);
         at += details_bytes;
     }
     uint32_t submitter = call_bytes ? submitter_take(rank, task) : 0;
@@ -550,16 +574,13 @@ static void result_say(const struct word_act *act)
         return; /* it was told twice that the task has ended */
     uint32_t number = (uint32_t)*known;
     struct executing entry = entries[number];
-    const struct record_long *details = lane_long(&agent.lane, lane_record(&agent.lane, index));
-    uint32_t extra_count = details ? details->extra_count : 0, extras[9], bytes;
+    uint32_t extras[EXTRAS_MAX], extra_count = extras_get(index, extras), bytes;
     bool kept;
 
     map_remove(&agent.remote->executing, index, NULL);
     submitter_drop(entry.submitter);
     entries[number].index = entry_free;
     entry_free = number;
-    for (uint32_t i = 0; i < extra_count; i++)
-        extras[i] = details->extra[i];
     bytes = (uint32_t)sizeof(struct item_result) + value_room(index, entry.rank);
     for (uint32_t i = 0; i < extra_count; i++)
         bytes += value_room(extras[i], entry.rank);
@@ -607,10 +628,7 @@ void tasks_take_result(uint32_t rank, struct bytes_reader *in)
     if (remote_peers[rank].outstanding && record->kind == RECORD_TASK)
         remote_peers[rank].outstanding--;
     moves_ended(rank);
-    const struct record_long *details = lane_long(&agent.lane, record);
-    uint32_t extras[9], extra_count = details ? details->extra_count : 0;
-    for (uint32_t i = 0; i < extra_count; i++)
-        extras[i] = details->extra[i];
+    uint32_t extras[EXTRAS_MAX], extra_count = extras_get(item->index, extras);
     const struct value *first = bytes_take(in, sizeof(*first));
     const void *bytes = first ? bytes_take(in, rounded(first->follow)) : NULL;
     if (!bytes) {
@@ -621,8 +639,11 @@ void tasks_take_result(uint32_t rank, struct bytes_reader *in)
         uint64_t extra = record_life(lane_record(&agent.lane, extras[i]));
         if (!lane_claim(&agent.lane, extras[i], life_generation(extra)))
             continue;
-        if (item->count <= 1 || !result_one(extras[i], in))
-            value_take(extras[i], first, bytes, false);
+        if (first->shape == SHAPE_FAILED && item->count == 1)
+            value_take(extras[i], first, bytes, false); /* the failure of a task shows in each */
+        else if (!result_one(extras[i], in))
+            agent_end_failed(extras[i], MORAY_PROTOCOL, "rank %u told no such result of its task",
+                             rank);
     }
     value_take(item->index, first, bytes, false);
 }

@@ -3,6 +3,7 @@
  *   rooms processes N     one more than the job has processes for, which is N
  *   rooms many N          N actors, one after the other as there is room, each for one call
  *   rooms unlike          each asks for 2 cores, which not every node has
+ *   rooms results N       N tasks of six results for rank 1, which has not the records for all of them
  *   rooms held            two hold the cores of both nodes, a third waits for the first that ends
  */
 #include <moray.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define DEMAND(condition)                                                            \
     do {                                                                             \
@@ -133,6 +135,46 @@ static void held(void)
     }
 }
 
+MORAY_TASK(int64_t, opens, (int32_t, ms))
+{
+    struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
+    nanosleep(&pause, NULL);
+    return 0;
+}
+
+MORAY_TASK_RESULTS(six,
+                   ((int64_t, a), (int64_t, b), (int64_t, c), (int64_t, d), (int64_t, e),
+                    (int64_t, f)),
+                   (int64_t, gate), (int64_t, from))
+{
+    from += gate;
+    six_results results = {from, from + 1, from + 2, from + 3, from + 4, from + 5};
+    return results;
+}
+
+/* Each result is the right one, or says that there was no room. */
+static void results(int count)
+{
+    six_refs *all = calloc((size_t)count, sizeof(*all));
+    moray_ref gate = moray_call_with((.on_rank = 1), opens, 1500);
+    int full = 0;
+
+    for (int i = 0; i < count; i++)
+        all[i] = moray_call_with((.on_rank = 2), six, gate, 6 * (int64_t)i);
+    for (int i = 0; i < count; i++)
+        for (int result = 0; result < 6; result++) {
+            moray_ref ref = (&all[i].a)[result];
+            int64_t value = -1;
+            enum moray_code code = moray_get(ref, &value, 0);
+            DEMAND(code == MORAY_FULL || (code == MORAY_OK && value == 6 * (int64_t)i + result));
+            full += code == MORAY_FULL;
+            DEMAND(moray_release(ref) == MORAY_OK);
+        }
+    DEMAND(full > 0 && full < 6 * count);
+    DEMAND(moray_release(gate) == MORAY_OK);
+    free(all);
+}
+
 int main(int argc, char **argv)
 {
     if (moray_init(&argc, &argv) != MORAY_OK || argc < 2)
@@ -143,6 +185,8 @@ int main(int argc, char **argv)
         many(argc > 2 ? atoi(argv[2]) : 1);
     else if (strcmp(argv[1], "unlike") == 0)
         unlike();
+    else if (strcmp(argv[1], "results") == 0)
+        results(argc > 2 ? atoi(argv[2]) : 1);
     else
         held();
     printf("done\n");

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Actors for which there is no room at once: they wait, and are told why if that is in vain.
+# Actors for which there is no room at once: they wait, and are told why if that is in vain. Tasks for
+# which a node has no room are told so.
 #
 #   rooms.sh PROGRAM
 set -u
@@ -38,4 +39,7 @@ ends "an actor goes where what it asks for can be" "^done" 2 \
     -n 1 env MORAY_WORKERS=2 "$program" unlike
 ends "an actor waits for the first node whose cores are free again" "^done" 2 \
     env MORAY_WORKERS=2 "${mpirun[@]}" -n 2 "$program" held
+ends "where a node has no room for all results of a task, each is right or says so" "^done" 2 \
+    "${mpirun[@]}" -n 1 "$program" results 12000 : \
+    -n 1 env MORAY_QUEUE_MAX=64 "$program" results 12000
 tap_done
