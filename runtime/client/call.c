@@ -431,15 +431,10 @@ OFF_TRIP static void wait_for_room(uint32_t index)
             call_ends_busy(index);
             return;
         }
-        if (me.role == ROLE_WORKER) {
-            uint32_t mine = lane_next(&me.lane);
-            if (mine != RECORD_NONE) {
-                leave();
-                run_record(mine);
-                if (enter() != MORAY_OK)
-                    return;
-                continue;
-            }
+        uint32_t mine = may_run_mine() ? lane_next(&me.lane) : RECORD_NONE;
+        if (mine != RECORD_NONE) {
+            run_claimed(mine);
+            continue;
         }
         leave();
         core_leave();

@@ -244,6 +244,10 @@ enum { LIMIT_NOW_NS = 1 };
 /** Runs here what the end of a record depends on, while there is something that this process may run.
  *  Returns whether it may. Inside the door; leaves it meanwhile. */
 bool record_help(uint32_t index);
+/** Whether who is at the bound of its queue may run what lies there on this stack; in a thread of a task as
+ *  well, which keeps its core. Runs a task that was claimed. Inside the door; leaves it meanwhile. */
+bool may_run_mine(void);
+void run_claimed(uint32_t index);
 /** For a wait that the end of the job cut short: a worker or actor leaves, the driver gets MORAY_LOST.
  *  Inside the door. */
 enum moray_code wait_cut(void);

@@ -45,7 +45,13 @@ static bool may_run_here(void)
            !(record_flags(lane_record(&me.lane, frame->record)) & RECORD_ALONE) && stack_is_left();
 }
 
-static void run_claimed(uint32_t index)
+bool may_run_mine(void)
+{
+    return thread_owner ? may_run_here()
+                        : me.role == ROLE_WORKER && (!thread_stack || stack_is_left());
+}
+
+void run_claimed(uint32_t index)
 {
     leave();
     run_record(index);

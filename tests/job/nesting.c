@@ -427,6 +427,49 @@ static void nor_for_one_that_waited_for_each_task_before(void)
     a_driver_that_only_polls_gets_its_results();
 }
 
+/* ---- The bound of the queue ---- */
+
+MORAY_TASK(int32_t, leaf)
+{
+    return 1;
+}
+
+MORAY_DECLARE_TASK(int64_t, trunk, (int32_t, left));
+
+/* More than lies in a queue at its least bound, the next of this kind as the last but one of them. */
+static __attribute__((noinline)) int64_t grow(int32_t left)
+{
+    enum { MANY = 72 };
+    volatile char room[1 << 16];
+    moray_ref refs[MANY];
+    int64_t sum = 0;
+
+    for (size_t i = 0; i < sizeof(room); i += 1024)
+        room[i] = 1;
+    for (int i = 0; i < MANY; i++)
+        refs[i] =
+            i == MANY - 2 ? moray_call_with((.attempts = 1), trunk, left - 1) : moray_call(leaf);
+    for (int i = 0; i < MANY; i++)
+        sum += i == MANY - 2 ? moray_take_as(int64_t, refs[i]) : moray_take_as(int32_t, refs[i]);
+    return sum + room[1024];
+}
+
+MORAY_DEFINE_TASK(int64_t, trunk, (int32_t, left))
+{
+    return left ? grow(left) : 0;
+}
+
+/* Its stack would have to be three times as large as it is. */
+static void tasks_at_the_bound_of_the_queue_keep_to_their_stack(void)
+{
+    int64_t value = 0;
+    moray_ref ref = moray_call_with((.attempts = 1), trunk, 400);
+
+    DEMAND_OK(moray_get(ref, &value, 30000));
+    DEMAND_OK(moray_release(ref));
+    DEMAND_SAME(value, 400 * 72);
+}
+
 static const struct law laws[] = {
     {"line 19: nested tasks that wait do not deadlock", nested_tasks_that_wait_do_not_deadlock, 20},
     {"line 19: tasks that get many, inside of such tasks", tasks_get_many_in_tasks, 60},
@@ -448,6 +491,8 @@ static const struct law laws[] = {
     {"decision 25: k of n with one endless child", k_of_n_with_one_endless_child, 30},
     {"decision 25: forced and recursive cancel are refused by name",
      force_and_recursion_are_refused_by_name, 10},
+    {"decision 26: tasks at the bound of the queue keep to their stack",
+     tasks_at_the_bound_of_the_queue_keep_to_their_stack, 40},
     {"decision 18: a driver that only polls gets its results",
      a_driver_that_only_polls_gets_its_results, 30},
     {"decision 18: nothing waits for a driver that computes",
