@@ -405,6 +405,13 @@ _Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, 
 void worker_main(int worker_index, bool spare);
 void actor_main(uint32_t actor);
 void run_setups(void);
+/** Whether there are some that this process has not run; runs them while a task waits on this stack, which
+ *  they have nothing to do with. */
+static inline bool setups_due(void)
+{
+    return me.setups_done < atomic_load_explicit(&me.node->setup_count, memory_order_relaxed);
+}
+void setups_under(void);
 void run_exit_hooks(void);
 bool should_end(void);
 _Noreturn void process_leave(void);

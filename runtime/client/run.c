@@ -46,6 +46,20 @@ _Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, 
     __builtin_longjmp(running->gave_up, 1);
 }
 
+void setups_under(void)
+{
+    struct running *running = running_top;
+    struct frame *frame = frame_top;
+    const char *stack = thread_stack;
+
+    running_top = NULL;
+    frame_top = NULL;
+    run_setups();
+    running_top = running;
+    frame_top = frame;
+    thread_stack = stack;
+}
+
 struct inputs {
     const void *arguments[MORAY_PARAMETERS_MAX + 1];
     moray_view views[MORAY_PARAMETERS_MAX];

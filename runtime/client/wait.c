@@ -54,6 +54,8 @@ bool may_run_mine(void)
 void run_claimed(uint32_t index)
 {
     leave();
+    if (RARELY(setups_due()))
+        setups_under();
     run_record(index);
     (void)!enter();
 }

@@ -4,6 +4,7 @@
  */
 #include "law.h"
 
+#include <dlfcn.h>
 #include <math.h>
 #include <sys/wait.h>
 
@@ -760,6 +761,12 @@ static void what_main_did_after_init_is_not_seen_by_tasks(void)
                     70);
 }
 
+MORAY_TASK(int32_t, sets_up)
+{
+    int32_t value = 1;
+    return (int32_t)moray_setup(setup_fn, &value, sizeof(value));
+}
+
 static void settings_are_shipped_by_moray_setup(void)
 {
     int32_t value = 1234;
@@ -782,6 +789,31 @@ static void settings_are_shipped_by_moray_setup(void)
     DEMAND_CODE(moray_setup(NULL, &value, 4), MORAY_INVALID);
     DEMAND_CODE(moray_setup(setup_fn, &value, 65537), MORAY_INVALID);
     DEMAND_CODE(moray_setup(setup_fn, NULL, 4), MORAY_INVALID);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(sets_up)), MORAY_WRONG_STATE);
+    if (moray_ranks() > 1) { /* a library lies elsewhere there */
+        void (*of_a_library)(const void *, size_t);
+        *(void **)&of_a_library = dlsym(dlopen(NULL, RTLD_LAZY), "getpid");
+        DEMAND_CODE(moray_setup(of_a_library, &value, 4), MORAY_INVALID);
+    }
+}
+
+MORAY_TASK(int32_t, calls_set_up_later)
+{
+    gate_open("a task has begun");
+    gate_wait("set up");
+    return moray_take_as(int32_t, moray_call(set_up));
+}
+
+/* On the stack of a task that began before, too. */
+static void what_is_set_up_is_there_for_the_next_task(void)
+{
+    int32_t value = 4321;
+    moray_ref ref = moray_call(calls_set_up_later);
+
+    gate_wait("a task has begun");
+    DEMAND_OK(moray_setup(setup_fn, &value, sizeof(value)));
+    gate_open("set up");
+    DEMAND_SAME(moray_take_as(int32_t, ref), 4321);
 }
 
 static void an_uncaught_error_ends_the_callers_task_with_the_story(void)
@@ -912,6 +944,8 @@ static const struct law laws[] = {
     {"decision 12: what main did after moray_init is not seen by tasks",
      what_main_did_after_init_is_not_seen_by_tasks, 10},
     {"decision 12: settings are shipped by moray_setup", settings_are_shipped_by_moray_setup, 20},
+    {"decision 12: … before the next task, on a waiter's stack too",
+     what_is_set_up_is_there_for_the_next_task, 30},
     {"decision 42: an uncaught error ends the caller's task with the story",
      an_uncaught_error_ends_the_callers_task_with_the_story, 10},
     {"signals for the rank end what a task starts", signals_for_the_rank_end_what_a_task_starts,
