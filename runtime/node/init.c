@@ -546,6 +546,14 @@ enum moray_code moray_setup(void (*fn)(const void *value, size_t size), const vo
 
     if (!fn || (!value && size) || size > 65536)
         return last_set(MORAY_INVALID, "moray_setup takes a function and at most 64 KiB");
+    if (me.role == ROLE_WORKER || me.role == ROLE_ACTOR)
+        return last_set(MORAY_WRONG_STATE,
+                        "moray_setup is the driver's: a task or actor cannot set "
+                        "the other processes up");
+    if (me.role == ROLE_DRIVER && !me.alone &&
+        program_offset((uint64_t)(uintptr_t)fn) >= program_bytes())
+        return last_set(MORAY_INVALID, "moray_setup takes a function of the program itself: one of "
+                                       "a shared library may lie elsewhere in another process");
     ref = moray_put(value, size);
     if (!ref.owner)
         return moray_last(NULL);
