@@ -38,7 +38,7 @@ static _Thread_local struct {
     struct moray_error error;
     const struct moray_site *site;
     const struct frame *frame;
-    uint32_t submitter; /* tells one task at this place of the stack from the next */
+    uint32_t record, generation; /* tell one task at this place of the stack from the next */
 } null;
 static _Thread_local bool told_null; /* the last failure is the use of a null one */
 
@@ -80,7 +80,8 @@ void null_given(const struct moray_site *site)
     null.error = last;
     null.site = site;
     null.frame = frame;
-    null.submitter = frame ? frame->submitter : 0;
+    null.record = frame ? frame->record : RECORD_NONE;
+    null.generation = frame ? frame->generation : 0;
 }
 
 static bool null_is_ours(void)
@@ -88,7 +89,7 @@ static bool null_is_ours(void)
     const struct frame *frame = frame_of_task();
 
     return null.error.code != MORAY_OK && null.frame == frame &&
-           (!frame || null.submitter == frame->submitter);
+           (!frame || (null.record == frame->record && null.generation == frame->generation));
 }
 
 const char *null_story(void)

@@ -365,6 +365,17 @@ OFF_TRIP static _Noreturn void forked_end(const char *name)
     _exit(1);
 }
 
+/* An actor is one submitter: what one method calls comes after what another has called before. */
+static void frame_of_actor(struct frame *frame)
+{
+    static uint32_t submitter;
+
+    if (!submitter)
+        submitter = frame->submitter;
+    frame->submitter = submitter;
+    frame->actor = true;
+}
+
 ON_TRIP void run_record(uint32_t index)
 {
     struct record *record = lane_record(&me.lane, index);
@@ -384,7 +395,8 @@ ON_TRIP void run_record(uint32_t index)
     running.used_up = false;
     running_top = &running;
     frame_push(&running.frame, index);
-    running.frame.actor = me.role == ROLE_ACTOR;
+    if (RARELY(me.role == ROLE_ACTOR))
+        frame_of_actor(&running.frame);
     if (inputs_find(index, function, &inputs)) {
         if (RARELY(record_flags(record) & RECORD_LONG))
             running.used_up = process_is_used_up(record);

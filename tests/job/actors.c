@@ -225,6 +225,40 @@ static void calls_run_in_the_order_of_submission(void)
     }
 }
 
+MORAY_ACTOR(post, (diary_actor, to));
+MORAY_CONSTRUCTOR(post, (diary_actor, to))
+{
+    self->to = to;
+    moray_actor_keep(to);
+}
+MORAY_METHOD(void, post, notes, (int32_t, ms), (int32_t, value))
+{
+    if (ms)
+        moray_call(diary_note, self->to, moray_call(after, ms, value));
+    else
+        moray_call(diary_note, self->to, value);
+}
+
+/* All its methods together: what a later one calls comes after what an earlier one has called. */
+static void an_actor_is_one_submitter(void)
+{
+    for (int node = 0; node < node_count(); node++) {
+        diary_actor actor = moray_new_with((.on_rank = on_node(node)), diary);
+        post_actor post = moray_new_with((.on_rank = on_node(0)), post, actor);
+        moray_take_as(void, moray_call(post_notes, post, 300, 0));
+        for (int i = 1; i < 5; i++)
+            moray_take_as(void, moray_call(post_notes, post, 0, i));
+        list log = {0, {0}};
+        for (uint64_t until = law_ms() + 8000; log.count < 5 && law_ms() < until; law_sleep_ms(5))
+            log = moray_take_as(list, moray_call(diary_read, actor));
+        DEMAND_OK(moray_actor_release(post));
+        DEMAND_OK(moray_actor_release(actor));
+        DEMAND_SAME(log.count, 5);
+        for (int i = 0; i < 5; i++)
+            DEMAND_SAME(log.values[i], i);
+    }
+}
+
 static void a_call_that_waits_holds_back_its_submitters_later_ones(void)
 {
     for (int node = 0; node < node_count(); node++) {
@@ -1254,6 +1288,7 @@ static const struct law laws[] = {
      a_call_that_waits_holds_back_its_submitters_later_ones, 20},
     {"line 23: calls of several submitters run one at a time",
      calls_of_several_submitters_run_one_at_a_time, 10},
+    {"line 23: an actor is one submitter (decision 29)", an_actor_is_one_submitter, 30},
     {"line 23: each thread of the driver is a submitter (decision 29)",
      each_thread_of_the_driver_is_a_submitter, 20},
     {"line 23: large arguments travel, or are refused at the call",
