@@ -437,9 +437,11 @@ OFF_TRIP static void wait_for_room(uint32_t index)
             continue;
         }
         leave();
+        asleep_in_call(true);
         core_leave();
         process_sleep(atomic_load(&me.lane.self->wake), now_ns() + 200000);
         core_return(false);
+        asleep_in_call(false);
         if (enter() != MORAY_OK)
             return;
     } while (lane_submit(&me.lane, index) == MORAY_BUSY);

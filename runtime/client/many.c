@@ -98,6 +98,7 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
     if (want && code == MORAY_OK && !should_end()) {
         (void)!driver_waits();
         leave();
+        asleep_in_call(true);
         core_leave();
         sleep_begin();
         for (;;) {
@@ -121,13 +122,14 @@ static enum moray_code wait_for(const uint32_t *indices, uint32_t count, uint32_
             lane_bump(&me.lane.self->sleeps);
             alone = process_sleep(seen, until_ns);
             woken = !alone;
-            if (atomic_load(&me.lane.self->freed) && enter() == MORAY_OK)
-                leave(); /* lets go what others are done with */
+            if (atomic_load(&me.lane.self->freed))
+                freed_tidy();
         }
         sleep_end();
         if (tells)
             atomic_store(&me.lane.self->waits, 0);
         core_return(code == MORAY_TIMEOUT);
+        asleep_in_call(false);
         (void)!enter();
     }
     free(look.open);

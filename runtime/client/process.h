@@ -76,7 +76,7 @@ struct frame {
     struct frame *outer;
     uint32_t record; /* RECORD_NONE: a scope, not a task */
     uint32_t generation;
-    uint32_t submitter; /* order of method calls */
+    uint32_t submitter; /* order of method calls: of this task, or of the actor */
     struct hold *holds; /* `few`, or in the heap */
     uint32_t hold_count;
     enum moray_code failed; /* by moray_fail */
@@ -209,6 +209,15 @@ void hold_take(uint32_t index);
 /* ---- Sleeping ---- */
 
 enum { SLEEP_RESCUE_MS = 1000 };
+
+/* A call that sleeps is out of the door, and the interrupted one all the same of a signal handler that calls. */
+static inline void asleep_in_call(bool is)
+{
+    thread_inside = is;
+}
+
+/** In the middle of such a sleep: lets go what others are done with. */
+void freed_tidy(void);
 
 /* Whoever has something for this process wakes all its threads that sleep: `asleep` counts them. */
 static inline void sleep_begin(void)

@@ -225,15 +225,25 @@ ON_TRIP static bool look_for_end(uint32_t index, uint64_t until_ns)
     return !until_ns && driver_yields(index);
 }
 
+void freed_tidy(void)
+{
+    asleep_in_call(false);
+    if (enter() == MORAY_OK)
+        leave();
+    asleep_in_call(true);
+}
+
 /* Most requests are answered in microseconds: the core is kept so long. */
 OFF_TRIP static bool answered_soon(struct record *record)
 {
     uint32_t seen = atomic_load(&me.lane.self->wake);
 
+    asleep_in_call(true);
     sleep_begin();
     if (!life_ended(record_life(record)))
         process_sleep(seen, now_ns() + REQUEST_SOON_NS);
     sleep_end();
+    asleep_in_call(false);
     return life_ended(record_life(record));
 }
 
@@ -274,6 +284,7 @@ ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bo
 
     if (thread_owner && !until_ns)
         atomic_store(&me.lane.self->waits, (index + 1) | (helps ? LANE_HELPS : 0));
+    asleep_in_call(true);
     core_leave();
     sleep_begin();
     for (;;) {
@@ -290,8 +301,8 @@ ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bo
         lane_bump(&me.lane.self->sleeps);
         alone = process_sleep(seen, until_ns);
         woken = !alone;
-        if (RARELY(atomic_load(&me.lane.self->freed) && enter() == MORAY_OK))
-            leave(); /* lets go what others are done with */
+        if (RARELY(atomic_load(&me.lane.self->freed)))
+            freed_tidy();
         if (RARELY(alone && life_ended(record_life(record))))
             rescue_count(seen, "what it waits for has ended");
     }
@@ -299,6 +310,7 @@ ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bo
     if (thread_owner)
         atomic_store(&me.lane.self->waits, 0);
     core_return(*code == MORAY_TIMEOUT);
+    asleep_in_call(false);
     return *code == MORAY_OK && !is_over(record, is) && !should_end();
 }
 

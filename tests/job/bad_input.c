@@ -225,6 +225,69 @@ static void a_scope_left_open_ends_with_its_task(void)
     DEMAND_OK(moray_actor_release(actor));
 }
 
+typedef struct {
+    int32_t how, turn;
+} interruption;
+
+static const char *gate_of(interruption of)
+{
+    static _Thread_local char gate[32];
+    snprintf(gate, sizeof(gate), "interrupted %d %d", of.how, of.turn);
+    return gate;
+}
+
+MORAY_TASK(int32_t, after_the_signal, (interruption, of))
+{
+    gate_wait(gate_of(of));
+    return of.how;
+}
+
+struct interrupter {
+    pthread_t thread;
+    interruption of;
+};
+
+static void *interrupt_once(void *at)
+{
+    struct interrupter *interrupter = at;
+
+    law_sleep_ms(100);
+    pthread_kill(interrupter->thread, SIGUSR1);
+    law_sleep_ms(20);
+    gate_open(gate_of(interrupter->of));
+    return NULL;
+}
+
+/* How 0: a wait; 1: a get. */
+static void wait_interrupted(int32_t how, int32_t turn)
+{
+    struct interrupter interrupter = {pthread_self(), {how, turn}};
+    moray_ref ref = moray_call(after_the_signal, interrupter.of);
+    int32_t value = 0;
+    pthread_t other;
+
+    interrupted_code = 0;
+    DEMAND(pthread_create(&other, NULL, interrupt_once, &interrupter) == 0);
+    if (how == 0)
+        DEMAND_OK(moray_wait(&ref, 1, 1, NULL, NULL, NULL, NULL, 10000, 0));
+    DEMAND_OK(moray_get(ref, &value, 10000));
+    pthread_join(other, NULL);
+    DEMAND_OK(moray_release(ref));
+}
+
+static void a_signal_handler_that_interrupts_a_wait_is_refused(void)
+{
+    signal(SIGUSR1, handler);
+    for (int32_t how = 0; how < 2; how++) {
+        /* The signal may come too early on a machine that does much else. */
+        for (int32_t turn = 0; turn < 10 && (!turn || interrupted_code == 0); turn++)
+            wait_interrupted(how, turn);
+        DEMAND_SAME(interrupted_code, MORAY_WRONG_STATE);
+    }
+    signal(SIGUSR1, SIG_DFL);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(add, 1, 2)), 3);
+}
+
 /* Returns whether every call was refused in a child that the program made. */
 static bool fork_and_call(void)
 {
@@ -308,6 +371,8 @@ static const struct law laws[] = {
     {"bad input: stale references, and release twice", stale_references_are_refused, 10},
     {"bad input: a call in a signal handler that interrupted a call (decision 44)",
      a_signal_handler_that_interrupts_a_call_is_refused, 20},
+    {"bad input: … and in one that interrupted a wait",
+     a_signal_handler_that_interrupts_a_wait_is_refused, 20},
     {"bad input: moray_init twice", a_second_init_is_refused, 10},
     {"bad input: a scope that its task did not end", a_scope_left_open_ends_with_its_task, 10},
     {"bad input: a call in a child of fork", a_call_in_a_child_of_fork_is_refused, 10},
