@@ -526,7 +526,11 @@ static void is_now(const struct actor_word *word, const char *story)
     if (route->state == STATE_DEAD) {
         free(route->story);
         route->story = strdup(story);
+        free(route->sent);
+        route->sent = NULL;
+        route->sent_count = route->sent_capacity = route->sent_tidy_at = 0;
         actors_inputs_held(word->id);
+        route = route_of(word->id);
     }
     if (route->state == STATE_DEAD && route->entry &&
         atomic_load(&entry_of(route->entry - 1)->ready) != ACTOR_GONE &&
@@ -631,6 +635,7 @@ void actors_call_far(uint32_t index, uint32_t generation)
         return;
     }
     if (route->node != agent.rank) {
+        route_sent(route, index, generation);
         remote_send_call(route->node, route->id, index, generation);
         return;
     }
@@ -778,7 +783,7 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
         route->holders[home / 64] |= (uint64_t)1 << home % 64;
     else
         route->holders[home / 64] &= ~((uint64_t)1 << home % 64);
-    route_tell_hold(route);
+    route_tell_word(route);
     if (request->detail > 0 && !request->until)
         requests_answer_heard(index);
     else
@@ -787,7 +792,7 @@ void actors_request(uint32_t index, enum request_kind kind, const void *bytes, u
 
 void node_actors_tick(void)
 {
-    if (agent.lent_count)
+    if (agent.lent_count || routes_wait())
         routes_look();
 }
 

@@ -17,6 +17,7 @@
 #include "base/time.h"
 #include "fabric/fabric.h"
 #include "node/remote.h"
+#include "node/routes.h"
 #include "store/arena/window.h"
 
 struct agent agent;
@@ -174,6 +175,8 @@ static int sleep_ms(void)
     until = soonest(until, general_deadline());
     until = soonest(until, head_deadline());
     until = soonest(until, remote_deadline());
+    if (routes_wait())
+        return 0;
     if (agent.unjudged || agent.ready_overflow_count)
         until = soonest(until, agent.now_ns + TIME_NS_PER_MS);
     return until <= agent.now_ns ? 0 : (int)((until - agent.now_ns + 999999) / TIME_NS_PER_MS);
@@ -241,8 +244,11 @@ static void give_way(void)
  * before a look at what comes from them. */
 static uint32_t turn(void)
 {
-    uint32_t done = lane_mail(&agent.lane, take_mail, NULL);
+    uint32_t done;
 
+    agent.reads_mail = true;
+    done = lane_mail(&agent.lane, take_mail, NULL);
+    agent.reads_mail = false;
     lane_tick(&agent.lane);
     if (done)
         general_tick(); /* what it tells rank 0 goes with the results */

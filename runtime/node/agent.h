@@ -97,6 +97,7 @@ struct agent {
     struct map contained; /* record -> list of references held for it */
     struct lent *lents;
     uint32_t lent_count, lent_capacity;
+    bool reads_mail; /* what of it is still to be taken is in no mailbox */
     bool mail_came;
     bool handed_on;   /* somebody that slept was woken in this turn */
     uint64_t rescues; /* sleeps that nothing ended, though there was something to do */

@@ -84,24 +84,50 @@ void route_keep(struct route *route, uint32_t record)
                     RECORD_CONTAINS); /* the agent frees it */
 }
 
+/* Takes out what has ended. */
+static void sent_tidy(struct route *route)
+{
+    uint32_t open = 0;
+
+    for (uint32_t i = 0; i < route->sent_count; i++) {
+        struct lane_mail call = route->sent[i];
+        const struct record *record = lane_find(&agent.lane, call.index, call.generation);
+        if (record && !life_ended(record_life(record)))
+            route->sent[open++] = call;
+    }
+    route->sent_count = open;
+}
+
+void route_sent(struct route *route, uint32_t record, uint32_t generation)
+{
+    if (route->sent_count >= route->sent_tidy_at) {
+        sent_tidy(route);
+        route->sent_tidy_at = route->sent_count * 2 + 16;
+    }
+    route->sent =
+        array_grown(route->sent, route->sent_count, &route->sent_capacity, sizeof(*route->sent));
+    route->sent[route->sent_count++] =
+        (struct lane_mail){.index = record, .generation = generation};
+}
+
 /* A call that has not ended counts as a handle: the word that nobody holds the actor goes by rank 0, and
  * could be there before the calls. But not for ever: one that never ends would keep the actor. Looked for
  * only when the last handle goes. */
 static void lend_to_calls(struct route *route)
 {
-    uint32_t end = atomic_load(&agent.lane.control->records_claimed) * POOL_SLAB_ITEMS;
-    uint32_t number = (uint32_t)(route - agent.routes);
+    uint32_t count;
 
-    for (uint32_t i = 0; i < end; i++) {
-        struct record *record = lane_record(&agent.lane, i);
-        uint64_t life = record_life(record);
-        if (life_state(life) >= RECORD_WAITING && !life_ended(life) &&
-            record->kind == RECORD_METHOD && (record_flags(record) & RECORD_FAR_CALL) &&
-            lane_call(&agent.lane, record)->actor == number) {
-            route_lend(route, i, life_generation(life));
-            agent.lents[agent.lent_count - 1].until_ns = route->unheld_ns + CALLS_NS;
-            route->calls++;
-        }
+    sent_tidy(route);
+    count = route->sent_count + route->waiting_count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct lane_mail call =
+            i < route->sent_count ? route->sent[i] : route->waiting[i - route->sent_count];
+        const struct record *record = lane_find(&agent.lane, call.index, call.generation);
+        if (!record || life_ended(record_life(record)))
+            continue;
+        route_lend(route, call.index, call.generation);
+        agent.lents[agent.lent_count - 1].until_ns = route->unheld_ns + CALLS_NS;
+        route->calls++;
     }
 }
 
@@ -122,7 +148,7 @@ static bool must_wait(struct route *route)
     return !words_heard(route->goes_after);
 }
 
-void route_tell_hold(struct route *route)
+void route_tell_word(struct route *route)
 {
     if (is_held_but(route, route->calls))
         route->unheld_ns = 0;
@@ -151,6 +177,28 @@ void route_tell_hold(struct route *route)
     remote_head_ask(token, REQUEST_ACTOR_HOLD, &word, sizeof(word));
 }
 
+/* Those whose last hold went while mail lay unread, that may tell of calls by it. */
+static uint32_t *laters, later_count, later_capacity;
+
+void route_tell_hold(struct route *route)
+{
+    if (is_held(route) || !route->told ||
+        (!agent.reads_mail && !atomic_load(&agent.lane.self->mailbox))) {
+        route_tell_word(route);
+        return;
+    }
+    if (route->later)
+        return;
+    route->later = true;
+    laters = array_grown(laters, later_count, &later_capacity, sizeof(*laters));
+    laters[later_count++] = (uint32_t)(route - agent.routes);
+}
+
+bool routes_wait(void)
+{
+    return later_count != 0;
+}
+
 void route_counted(struct route *route, uint16_t slot)
 {
     if (slot)
@@ -173,6 +221,16 @@ static void lent_end(uint32_t number)
 
 void routes_look(void)
 {
+    uint32_t count =
+        later_count; /* all mail of that time has been read; those that come now wait */
+
+    for (uint32_t i = 0; i < count; i++) {
+        agent.routes[laters[i]].later = false;
+        route_tell_word(&agent.routes[laters[i]]);
+    }
+    later_count -= count;
+    if (count)
+        memmove(laters, laters + count, later_count * sizeof(*laters));
     for (uint32_t i = 0; i < agent.lent_count;) {
         struct lent lent = agent.lents[i];
         struct record *record = lane_find(&agent.lane, lent.record, lent.generation);
@@ -197,7 +255,7 @@ void route_object_gone(uint32_t record)
         free(kept);
         kept = gone.next;
         agent.routes[gone.route].lent--;
-        route_tell_hold(&agent.routes[gone.route]);
+        route_tell_word(&agent.routes[gone.route]);
     }
 }
 
@@ -348,7 +406,11 @@ void routes_end(void)
     for (uint32_t i = 0; i < agent.route_count; i++) {
         free(agent.routes[i].story);
         free(agent.routes[i].waiting);
+        free(agent.routes[i].sent);
     }
+    free(laters);
+    laters = NULL;
+    later_count = later_capacity = 0;
     free(agent.routes);
     const struct map_cell *cell;
     size_t cursor = 0;

@@ -39,6 +39,9 @@ struct route {
     bool ordered;              /* rank 0 has sent it here to start */
     struct lane_mail *waiting; /* calls in order, while its place is not known */
     uint32_t waiting_count, waiting_capacity;
+    struct lane_mail *sent; /* to another rank; some have ended */
+    uint32_t sent_count, sent_capacity, sent_tidy_at;
+    bool later; /* whether it is held is looked at when the mail has been read */
 };
 
 /** The route of an actor, made if there is none. */
@@ -51,8 +54,13 @@ void route_lend(struct route *route, uint32_t record, uint32_t generation);
 void route_keep(struct route *route, uint32_t record);
 void route_object_gone(uint32_t record);
 
-/** Tells rank 0 if the first hold has come or the last has gone. */
+/** A call of a process here goes to another rank. */
+void route_sent(struct route *route, uint32_t record, uint32_t generation);
+
+/** Tells rank 0 if the first hold has come or the last has gone. route_tell_word(): from the mail, which
+ *  told of every call by the hold that has gone before it told of that. */
 void route_tell_hold(struct route *route);
+void route_tell_word(struct route *route);
 
 /** Rank 0 counts this node among the holders since it answered the process of a slot; 0: which has ended
  *  by now, and holds nothing. */
@@ -60,6 +68,7 @@ void route_counted(struct route *route, uint16_t slot);
 
 /** Lets go what was lent to records that have ended by now; and what the process of a slot held. */
 void routes_look(void);
+bool routes_wait(void); /* for that look, with the mail read before */
 void routes_drop_holder(uint16_t slot);
 
 /** What this agent holds for somebody: records, and handles of actors. All zeros: nothing. */
