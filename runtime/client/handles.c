@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/array.h"
+#include "base/map.h"
 #include "client/process.h"
 #include "client/requests.h"
 #include "node/actors.h"
@@ -26,28 +27,65 @@ struct handle {
 };
 
 static struct handle *handles;
+static struct map by_id; /* actor -> row + 1 */
 static uint32_t handle_count, handle_capacity, last_found;
+static uint32_t tidy_at = 4096; /* so many rows are looked through for those of no use any more */
 
 static uint64_t id_of(const moray_actor *actor)
 {
     return (uint64_t)actor->generation << 32 | actor->index;
 }
 
+/* Calls of this process that have not ended, where they are counted. */
+static uint32_t pending_look(struct handle *handle)
+{
+    uint32_t open = 0;
+
+    for (uint32_t i = 0; i < handle->pending_count; i++) {
+        struct lane_mail call = handle->pending[i];
+        const struct record *record = lane_find(&me.lane, call.index, call.generation);
+        if (record && !life_ended(record_life(record)))
+            handle->pending[open++] = call;
+    }
+    return handle->pending_count = open;
+}
+
+/* Of what is held no more only the way is known, which the agent tells again. */
+static void handles_tidy(void)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < handle_count; i++) {
+        struct handle handle = handles[i];
+        if (!handle.count && !pending_look(&handle)) {
+            free(handle.pending);
+            map_remove(&by_id, handle.id, NULL);
+            continue;
+        }
+        *map_get(&by_id, handle.id) = kept + 1;
+        handles[kept++] = handle;
+    }
+    handle_count = kept;
+    tidy_at = kept * 2 > tidy_at ? kept * 2 : tidy_at;
+}
+
+/* Until the next call of this: the row of an actor, made if there is none. NULL: no memory. */
 static struct handle *handle_of(const moray_actor *actor)
 {
-    uint64_t id = id_of(actor);
+    uint64_t id = id_of(actor), *row;
 
     if (last_found < handle_count && handles[last_found].id == id)
         return &handles[last_found];
-    for (uint32_t i = 0; i < handle_count; i++)
-        if (handles[i].id == id) {
-            last_found = i;
-            return &handles[i];
-        }
+    if ((row = map_get(&by_id, id)))
+        return &handles[last_found = (uint32_t)*row - 1];
+    if (handle_count >= tidy_at)
+        handles_tidy();
     struct handle *more = array_room(handles, handle_count, &handle_capacity, sizeof(*handles));
     if (!more)
         return NULL;
     handles = more;
+    if (id == MAP_NO_KEY || !map_set(&by_id, id, handle_count + 1))
+        return NULL;
     handles[handle_count] = (struct handle){.id = id};
     return &handles[last_found = handle_count++];
 }
@@ -78,10 +116,13 @@ enum moray_code actor_resolve(moray_actor actor, struct answer_actor *out)
             request_call(REQUEST_ACTOR_WHERE, &request, sizeof(request), &record, &answer, &bytes);
         if (code != MORAY_OK)
             return code;
-        handle = handle_of(&actor);
-        memcpy(&handle->where, answer, sizeof(handle->where));
-        handle->known = true;
+        memcpy(out, answer, sizeof(*out));
+        if ((handle = handle_of(&actor))) {
+            handle->where = *out;
+            handle->known = true;
+        }
         request_done(record);
+        return MORAY_OK;
     }
     *out = handle->where;
     return MORAY_OK;
@@ -91,7 +132,7 @@ enum moray_code actor_resolve(moray_actor actor, struct answer_actor *out)
 enum moray_code actor_room(moray_actor actor, const struct answer_actor *where)
 {
     struct handle *handle = handle_of(&actor);
-    uint32_t open = 0;
+    uint32_t open;
 
     if (!where->pending_max)
         return MORAY_OK;
@@ -99,13 +140,7 @@ enum moray_code actor_room(moray_actor actor, const struct answer_actor *where)
         handle->pending = malloc(where->pending_max * sizeof(*handle->pending));
     if (!handle || !handle->pending)
         return last_set(MORAY_NO_MEMORY, "no memory to count an actor's calls");
-    for (uint32_t i = 0; i < handle->pending_count; i++) {
-        struct lane_mail call = handle->pending[i];
-        struct record *record = lane_find(&me.lane, call.index, call.generation);
-        if (record && !life_ended(record_life(record)))
-            handle->pending[open++] = call;
-    }
-    handle->pending_count = open;
+    open = pending_look(handle);
     return open < where->pending_max
                ? MORAY_OK
                : last_set(MORAY_BUSY,

@@ -690,6 +690,32 @@ static void more_calls_than_the_limit_are_refused(void)
     }
 }
 
+/* More handles than a process keeps rows for. */
+static void many_handles_come_and_go(void)
+{
+    enum { HANDLES = 5000 };
+    diary_actor actor = moray_new_with((.pending_max = 1), diary), other = actor;
+    word gate = say_number("many", 0);
+    moray_ref waits;
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 1);
+    waits = moray_call(diary_note_at_gate, actor, gate, 1);
+    DEMAND(waits.owner != 0);
+    for (int i = 0; i < HANDLES; i++) {
+        other.handle.index = actor.handle.index + 1000000 + i; /* of none that there is */
+        (void)!moray_actor_add(other.handle);
+        DEMAND_OK(moray_actor_release(other));
+    }
+    DEMAND_CODE(moray_actor_release(other), MORAY_STALE);
+    DEMAND(moray_call(diary_note, actor, 1).owner == 0); /* the one under way is known still */
+    DEMAND_NAMES(last_story(), "pending_max");
+    gate_open(gate.text);
+    DEMAND_SAME(moray_take_as(int32_t, waits), 2);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(diary_note, actor, 1)), 3);
+    DEMAND_OK(moray_actor_release(actor));
+    DEMAND_CODE(moray_actor_release(actor), MORAY_STALE);
+}
+
 /* ---- 29, 30 ---- */
 
 static void a_death_without_restarts_fails_all_calls_with_the_reason(void)
@@ -1310,6 +1336,8 @@ static const struct law laws[] = {
     {"line 27: an idle actor holds no core", an_idle_actor_holds_no_core, 20},
     {"line 27: resources asked for are held for life", resources_asked_for_are_held_for_life, 20},
     {"line 28: more calls than the limit are refused", more_calls_than_the_limit_are_refused, 10},
+    {"line 24: many handles come and go, and those that stay are right", many_handles_come_and_go,
+     60},
     {"line 29: a death without restarts fails all calls with the reason",
      a_death_without_restarts_fails_all_calls_with_the_reason, 60},
     {"line 29: with restarts it starts again from its constructor",
