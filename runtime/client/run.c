@@ -40,9 +40,12 @@ _Noreturn void caller_fail(enum moray_code code, const struct moray_site *site, 
         process_end(1);
     }
     scopes_end(&running->frame);
-    running->frame.failed = code;
-    running->frame.story = text;
-    running->frame.has_more = true;
+    if (running->frame.failed == MORAY_OK) {
+        running->frame.failed = code;
+        running->frame.story = text;
+        running->frame.has_more = true;
+    } else /* by moray_fail before: the first cause is the one to tell */
+        free(text);
     __builtin_longjmp(running->gave_up, 1);
 }
 
