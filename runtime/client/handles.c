@@ -23,7 +23,7 @@ struct handle {
     struct answer_actor where;
     struct lane_mail
         *pending; /* where there is a limit: calls of this process not known to have ended */
-    uint32_t pending_count;
+    uint32_t pending_count, pending_capacity;
 };
 
 static struct handle *handles;
@@ -136,11 +136,19 @@ enum moray_code actor_room(moray_actor actor, const struct answer_actor *where)
 
     if (!where->pending_max)
         return MORAY_OK;
-    if (handle && !handle->pending)
-        handle->pending = malloc(where->pending_max * sizeof(*handle->pending));
-    if (!handle || !handle->pending)
-        return last_set(MORAY_NO_MEMORY, "no memory to count an actor's calls");
+    if (!handle)
+        return last_set(MORAY_NO_MEMORY, "no memory for a handle");
+    if (handle->pending_count < handle->pending_capacity &&
+        handle->pending_count < where->pending_max)
+        return MORAY_OK;
     open = pending_look(handle);
+    if (open < where->pending_max) {
+        struct lane_mail *more =
+            array_room(handle->pending, open, &handle->pending_capacity, sizeof(*more));
+        if (!more)
+            return last_set(MORAY_NO_MEMORY, "no memory to count an actor's calls");
+        handle->pending = more;
+    }
     return open < where->pending_max
                ? MORAY_OK
                : last_set(MORAY_BUSY,
@@ -153,7 +161,7 @@ void actor_counts(moray_actor actor, const struct answer_actor *where, uint32_t 
 {
     struct handle *handle = where->pending_max ? handle_of(&actor) : NULL;
 
-    if (handle && handle->pending && handle->pending_count < where->pending_max)
+    if (handle && handle->pending_count < handle->pending_capacity)
         handle->pending[handle->pending_count++] = (struct lane_mail){
             .index = index,
             .generation = life_generation(record_life(lane_record(&me.lane, index)))};
@@ -358,7 +366,7 @@ static enum moray_code options_check(const struct moray_actor_options *options,
                         me.rank_count);
     if (options->name && strlen(options->name) > 255)
         return last_set(MORAY_INVALID, "the name of an actor has at most 255 bytes");
-    if (options->get_if_exists && !options->name)
+    if (options->get_if_exists && !(options->name && *options->name))
         return last_set(MORAY_INVALID, "get_if_exists without a name");
     request->cores = (uint32_t)llround(options->cores * 10000);
     request->memory_bytes = options->memory;
@@ -477,7 +485,8 @@ moray_actor moray_find_actor(const struct moray_class *type, const struct moray_
                              &answer_bytes) == MORAY_OK)
                 actor = adopt(type, record, answer);
             free(request);
-        }
+        } else
+            last_set(MORAY_NO_MEMORY, "no memory for the name of an actor");
     }
     if (!actor.node)
         null_given(site);
