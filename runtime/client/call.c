@@ -68,6 +68,17 @@ void arguments_done(const struct moray_argument *arguments, const uint32_t *inpu
             ref_done(given_ref(&arguments[i]), *inputs++, false);
 }
 
+OFF_TRIP static enum moray_code size_check(const struct moray_function *function,
+                                           const struct moray_argument *arguments, unsigned i)
+{
+    const struct moray_parameter *parameter = &function->parameters[i];
+
+    return arguments[i].size == parameter->size
+               ? MORAY_OK
+               : last_set(MORAY_INVALID, "argument %u of %s has %u bytes, but %s has %u", i + 1,
+                          function->name, arguments[i].size, parameter->type, parameter->size);
+}
+
 static enum moray_code arguments_find(const struct moray_function *function,
                                       const struct moray_argument *arguments, unsigned count,
                                       uint32_t *inputs, uint16_t *mask, uint32_t *bytes)
@@ -80,13 +91,18 @@ static enum moray_code arguments_find(const struct moray_function *function,
         const struct moray_parameter *parameter = &function->parameters[i];
         bool reference = arguments[i].kind == MORAY_ARGUMENT_REF;
         if (RARELY(reference || parameter->kind == MORAY_KIND_FUTURE)) {
-            moray_ref ref = given_ref(&arguments[i]);
-            enum moray_code code = ref_find(ref, &inputs[inputs_count]);
+            moray_ref ref;
+            enum moray_code code;
+            if (!reference && (code = size_check(function, arguments, i)) != MORAY_OK)
+                return code;
+            ref = given_ref(&arguments[i]);
+            code = ref_find(ref, &inputs[inputs_count]);
             if (code != MORAY_OK)
                 return code;
             *mask |= (uint16_t)(1 << i);
-            if (reference && parameter->kind == MORAY_KIND_VALUE && ref.type &&
-                parameter->type_hash && ref.type != parameter->type_hash)
+            if (reference &&
+                (parameter->kind == MORAY_KIND_VALUE || parameter->kind == MORAY_KIND_ACTOR) &&
+                ref.type && parameter->type_hash && ref.type != parameter->type_hash)
                 return last_set(MORAY_WRONG_TYPE,
                                 "argument %u of %s is %s, but the reference is to an object of "
                                 "another type",
@@ -96,8 +112,7 @@ static enum moray_code arguments_find(const struct moray_function *function,
             continue;
         }
         if (RARELY(arguments[i].size != parameter->size))
-            return last_set(MORAY_INVALID, "argument %u of %s has %u bytes, but %s has %u", i + 1,
-                            function->name, arguments[i].size, parameter->type, parameter->size);
+            return size_check(function, arguments, i);
         sum += align8(parameter->size);
     }
     if (RARELY(sum > BY_VALUE_BYTES_MAX && (!me.alone || sum > LONG_ARGUMENT_BYTES)))
@@ -168,12 +183,34 @@ static enum moray_code need_check(uint32_t cores, uint64_t memory, int32_t on_ra
     return code;
 }
 
+/* An actor has its cores and its place, and says itself how often its calls are tried. */
+static enum moray_code method_options_check(const struct moray_task_options *options)
+{
+    const char *option = options->cores != 0          ? "cores"
+                         : options->memory            ? "memory"
+                         : options->on_rank           ? "on_rank"
+                         : options->spread            ? "spread"
+                         : options->calls_per_process ? "calls_per_process"
+                         : options->retry_errors      ? "retry_errors"
+                         : options->attempts & ~1     ? "attempts"
+                                                      : NULL;
+
+    return option ? last_set(MORAY_INVALID,
+                             ".%s of a call of a method: it is its actor's, where there is such an "
+                             "option (.method_retries for attempts); give it to moray_new_with",
+                             option)
+                  : MORAY_OK;
+}
+
 OFF_TRIP static enum moray_code options_check(const struct moray_task_options *options,
-                                              struct record_long *out, bool *general)
+                                              enum record_kind kind, struct record_long *out,
+                                              bool *general)
 {
     enum moray_code code;
 
     *out = (struct record_long){.on_rank = -1, .memory_bytes = options->memory};
+    if (kind == RECORD_METHOD && (code = method_options_check(options)) != MORAY_OK)
+        return code;
     if ((code = cores_check(options->cores, &out->cores)) != MORAY_OK)
         return code;
     if (options->attempts < MORAY_ENDLESS || options->attempts > ATTEMPTS_MAX)
@@ -317,7 +354,7 @@ ON_TRIP static enum moray_code make(struct making *making, enum record_kind kind
     for (unsigned i = 0; i < making->count; i++)
         making->has_handles |= making->function->parameters[i].kind == MORAY_KIND_ACTOR;
     if (RARELY(code == MORAY_OK && making->options)) {
-        code = options_check(making->options, &making->details, &making->general);
+        code = options_check(making->options, kind, &making->details, &making->general);
         making->has_details = making->options->name || making->options->retry_errors ||
                               making->options->calls_per_process || making->general;
     }
@@ -388,9 +425,11 @@ ON_TRIP static moray_ref results_give(const struct making *making, moray_ref *re
         uint32_t extra = making->details.extra[i];
         moray_ref ref = ref_of(extra, function->results[i + 1].type_hash);
         lane_publish(&me.lane, extra, RECORD_QUEUED);
-        if (results)
+        if (results) {
             results[i + 1] = ref;
-        frame_note(extra, ref.generation, false);
+            frame_note(extra, ref.generation, false);
+        } else
+            lane_drop(&me.lane, extra); /* none wanted */
     }
     return first;
 }

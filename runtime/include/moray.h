@@ -176,7 +176,8 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
 
 /* ---- Options ------------------------------------------------------------------------------------- */
 
-/** How a task or a call of a method is to run: moray_call_with((.cores = 2, .name = "mesh"), f, ...).
+/** How a task is to run: moray_call_with((.cores = 2, .name = "mesh"), f, ...). A call of a method takes
+ *  the name alone: the rest is its actor's, and an option that is set makes it fail with MORAY_INVALID.
  *  Absurd values (negative, more than any node could offer) make the call fail with MORAY_INVALID. */
 struct moray_task_options {
     double cores;         /* 0: 1; fractions down to 0.0001 */

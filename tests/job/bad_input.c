@@ -107,6 +107,82 @@ static void wrong_arguments_are_refused(void)
     DEMAND_OK(moray_actor_release(actor));
 }
 
+typedef struct {
+    int64_t first, second;
+} pair;
+
+MORAY_TASK(pair, make_pair)
+{
+    return (pair){1, 2};
+}
+
+MORAY_TASK(int32_t, takes_tally, (tally_actor, actor))
+{
+    return actor.handle.node != 0;
+}
+
+MORAY_TASK(int32_t, takes_future, (moray_future, future))
+{
+    return future.ref.owner != 0;
+}
+
+static void other_kinds_of_arguments_are_refused(void)
+{
+    moray_ref two = moray_call(make_pair), ref = moray_call(takes_tally, two);
+    struct moray_argument future = {.data = &two, .size = 4};
+
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_WRONG_TYPE);
+    ref = moray_submit(&takes_future_function, NULL, NULL, &future, 1, NULL);
+    DEMAND(ref.owner == 0 && moray_last(NULL) == MORAY_INVALID);
+    DEMAND_OK(moray_release(two));
+}
+
+static void options_of_an_actor_are_refused_for_its_methods(void)
+{
+    static const struct moray_task_options bad[] = {{.cores = 2},
+                                                    {.memory = 1},
+                                                    {.on_rank = 1},
+                                                    {.spread = 1},
+                                                    {.attempts = 5},
+                                                    {.retry_errors = 1},
+                                                    {.calls_per_process = 1},
+                                                    {.attempts = MORAY_ENDLESS}};
+    tally_actor actor = moray_new(tally);
+    int32_t one = 1;
+    struct moray_argument argument = {.data = &one, .size = sizeof(one)};
+
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        moray_ref ref = moray_submit_method(actor.handle, &tally_add_function, NULL, &bad[i],
+                                            &argument, 1, NULL);
+        DEMAND(ref.owner == 0);
+        DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+        DEMAND_NAMES(last_story(), "moray_new_with");
+    }
+    DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.name = "named", .attempts = 1), tally_add,
+                                                       actor, 1)),
+                1);
+    DEMAND_OK(moray_actor_release(actor));
+    DEMAND(moray_new_with((.name = "", .get_if_exists = 1), tally).handle.node == 0);
+    DEMAND_SAME(moray_last(NULL), MORAY_INVALID);
+    actor = moray_new_with((.pending_max = UINT32_MAX), tally);
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(tally_add, actor, 3)), 3);
+    DEMAND_OK(moray_actor_release(actor));
+}
+
+MORAY_TASK_RESULTS(halves, ((int32_t, one), (int32_t, other)), (int32_t, of))
+{
+    return (halves_results){of / 2, of - of / 2};
+}
+
+static void results_that_nobody_wants_are_let_go(void)
+{
+    int32_t five = 5;
+    struct moray_argument argument = {.data = &five, .size = sizeof(five)};
+    moray_ref first = moray_submit(&halves_function, NULL, NULL, &argument, 1, NULL);
+
+    DEMAND_SAME(moray_take_as(int32_t, first), 2);
+}
+
 static void null_references_and_pointers_are_refused(void)
 {
     moray_ref none = {0, 0, 0, 0};
@@ -367,6 +443,10 @@ static const struct law laws[] = {
     {"bad input: a call before init", a_call_before_init_is_refused, 10},
     {"bad input: an unregistered function", an_unregistered_function_is_refused, 10},
     {"bad input: wrong number or size of arguments", wrong_arguments_are_refused, 10},
+    {"bad input: other kinds of arguments", other_kinds_of_arguments_are_refused, 10},
+    {"bad input: options of an actor for its methods",
+     options_of_an_actor_are_refused_for_its_methods, 10},
+    {"bad input: further results that nobody wants", results_that_nobody_wants_are_let_go, 10},
     {"bad input: null references", null_references_and_pointers_are_refused, 10},
     {"bad input: stale references, and release twice", stale_references_are_refused, 10},
     {"bad input: a call in a signal handler that interrupted a call (decision 44)",
