@@ -334,8 +334,8 @@ static void own_record(struct repair *repair, uint32_t index)
         tell_edges(lane, index);
     if (!(record_flags(record) & RECORD_TIED))
         orphan(lane, index);
-    else
-        (void)!lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0);
+    else if (lane_post(lane, LANE_AGENT, index, life_generation(life), CELL_FREE_ME, 0) != MORAY_OK)
+        home_tell(lane, index); /* the next process of the slot sends it there */
 }
 
 static bool bit_take(struct lane *lane, uint32_t index, uint16_t slot, bool waiters)

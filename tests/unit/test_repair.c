@@ -128,6 +128,30 @@ START_TEST(what_the_agent_keeps_for_one_in_the_making_is_let_go)
 }
 END_TEST
 
+/* What the agent is to free, told by a cell that it has not: the slot's next process tells it. */
+START_TEST(what_the_agent_keeps_is_let_go_without_a_cell_too)
+{
+    static uint32_t cells[4096];
+    uint32_t count = 0, index = node_put(&lanes[WORKER], 1, 64);
+    struct record *record = lane_record(&lanes[0], index);
+    uint32_t generation = life_generation(record_life(record));
+
+    atomic_fetch_or(&record->flags, RECORD_CONTAINS);
+    pool_give(&lanes[WORKER].cell_pool, cell_take(&lanes[WORKER])); /* a slab of its own */
+    while ((cells[count] = cell_take(&lanes[0])) != POOL_NONE)
+        count++;
+    lane_detach(&lanes[WORKER]);
+    ck_assert(lane_repair(&lanes[0], WORKER, &calls));
+    ck_assert_ptr_nonnull(lane_find(&lanes[0], index, generation));
+    for (uint32_t i = 0; i < count; i++)
+        pool_give(&lanes[0].cell_pool, cells[i]);
+    node_attach(&node, &lanes[WORKER], WORKER, LANE_IS_WORKER);
+    while (node_step(&lanes[0]) || node_step(&lanes[WORKER]))
+        ;
+    ck_assert_ptr_null(lane_find(&lanes[0], index, generation));
+}
+END_TEST
+
 START_TEST(what_stands_in_a_queue_is_not_queued_again)
 {
     for (int i = 0; i < 30; i++)
@@ -280,6 +304,7 @@ int main(void)
     tcase_add_checked_fixture(laws, setup, teardown);
     tcase_add_test(laws, only_the_innermost_task_is_charged);
     tcase_add_test(laws, what_the_agent_keeps_for_one_in_the_making_is_let_go);
+    tcase_add_test(laws, what_the_agent_keeps_is_let_go_without_a_cell_too);
     tcase_add_test(laws, what_stands_in_a_queue_is_not_queued_again);
     tcase_add_test(laws, a_thief_that_looked_before_a_death_gets_nothing_after_the_repair);
     tcase_add_test(laws, children_that_nobody_holds_are_cancelled_others_live);
