@@ -5,6 +5,7 @@
 
 #include "client/process.h"
 #include "client/requests.h"
+#include "node/actors.h"
 
 /*
  * Waiting for the end of a record, in this order:
@@ -273,6 +274,23 @@ OFF_TRIP enum moray_code gone_while_waiting(void)
                     "the last use, or use moray_hold");
 }
 
+/* Whether an actor waits, in a method, for a call of its own, which can begin only after that method. */
+OFF_TRIP static bool is_own_call(const struct record *record)
+{
+    if (me.role != ROLE_ACTOR || !thread_owner || record->kind != RECORD_METHOD ||
+        record_flags(record) & RECORD_FAR_CALL || life_state(record_life(record)) > RECORD_QUEUED)
+        return false;
+    const struct record_call *call = lane_call(&me.lane, record);
+    return call->actor == me.lane.slot && call->incarnation == node_actor(me.actor)->generation;
+}
+
+OFF_TRIP static enum moray_code own_call_waited_for(void)
+{
+    return last_set(MORAY_WRONG_STATE,
+                    "the actor waits for a call of its own, which cannot begin before the one that "
+                    "waits has ended; call the function itself, or return and let the caller wait");
+}
+
 /* Sleeps, without a core, for the end of a record. Returns whether it has a core again, to run a task
  * that the end depends on. */
 ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bool helps,
@@ -303,8 +321,14 @@ ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bo
         woken = !alone;
         if (RARELY(atomic_load(&me.lane.self->freed)))
             freed_tidy();
-        if (RARELY(alone && life_ended(record_life(record))))
-            rescue_count(seen, "what it waits for has ended");
+        if (RARELY(alone | (me.role == ROLE_ACTOR))) {
+            if (alone && life_ended(record_life(record)))
+                rescue_count(seen, "what it waits for has ended");
+            if (!until_ns && !is_over(record, is) && is_own_call(record)) {
+                *code = MORAY_WRONG_STATE;
+                break;
+            }
+        }
     }
     sleep_end();
     if (thread_owner)
@@ -356,6 +380,8 @@ ON_TRIP static __attribute__((noinline)) enum moray_code wait_on(uint32_t index,
         return gone_while_waiting();
     if (should_end() && !life_ended(record_life(record)))
         code = wait_cut();
+    else if (RARELY(code == MORAY_WRONG_STATE) && !life_ended(record_life(record)))
+        code = own_call_waited_for();
     return life_ended(record_life(record)) ? MORAY_OK : code;
 }
 

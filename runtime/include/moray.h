@@ -15,7 +15,9 @@
  * does before it happens on every rank, and every worker inherits it (read the command line there,
  * fill tables there). What main does after it happens in the driver alone: a task does not see a
  * global variable that main set after moray_init. Pass it as an argument, put it as an object, or
- * ship it with moray_setup(). Call moray_init before anything that starts threads, MPI or a GPU.
+ * ship it with moray_setup(). Call moray_init before anything that starts threads, MPI or a GPU; in a
+ * job of several ranks it starts MPI for itself, and main neither starts nor uses it. The driver has a
+ * child of Moray's: wait for your own by waitpid(pid), as wait() and waitpid(-1) wait for that one too.
  *
  * RULES THAT HOLD UNLESS A FUNCTION SAYS OTHERWISE
  * - Who may call: the driver, tasks and actors alike, from any of their threads. Not before moray_init,
@@ -138,6 +140,8 @@ enum moray_switch { MORAY_DEFAULT = 0, MORAY_ON = 1, MORAY_OFF = 2 };
  * MORAY_METHOD(R, class, name, (T, parameter)...) { body }    has `self`, a pointer to the state
  * MORAY_DESTRUCTOR(class) { body }                        runs at a clean end, not when killed
  *     A handle has the type class_actor. A type of 16 bytes whose name ends in _actor is a handle.
+ *     An actor runs one call at a time. A method that waits, without a limit, for a call of its own actor
+ *     gets MORAY_WRONG_STATE; actors that wait for each other in a ring wait for ever.
  *
  * moray_call(name, argument...), moray_call_with((.cores = 2), name, argument...)
  *     Submits a task and returns at once with a moray_ref (or name_refs). A reference may stand for any

@@ -1161,6 +1161,51 @@ static void large_arguments_travel_or_are_refused(void)
     }
 }
 
+/* ---- An actor that calls itself ---- */
+
+MORAY_ACTOR(narcissus, (int32_t, looks));
+MORAY_METHOD(int32_t, narcissus, look)
+{
+    return ++self->looks;
+}
+MORAY_METHOD(int32_t, narcissus, wait_for_own, (narcissus_actor, own), (int64_t, limit_ms))
+{
+    moray_ref look = moray_call(narcissus_look, own);
+    const char *story;
+    int32_t value;
+    enum moray_code code = moray_get(look, &value, limit_ms);
+
+    moray_last(&story);
+    if (!limit_ms && !strstr(story, "a call of its own"))
+        count("without a story");
+    return (int32_t)code;
+}
+MORAY_METHOD(int32_t, narcissus, take_own, (narcissus_actor, own))
+{
+    return moray_take_as(int32_t, moray_call(narcissus_look, own));
+}
+
+/* Without a limit it would wait for ever, and say nothing. */
+static void an_actor_that_waits_for_its_own_call_is_told(void)
+{
+    narcissus_actor actor = moray_new(narcissus);
+    int32_t value;
+
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(narcissus_wait_for_own, actor, actor, 50)),
+                MORAY_TIMEOUT);
+    moray_ref wait = moray_call(narcissus_wait_for_own, actor, actor, 0);
+    DEMAND_CODE(moray_get(wait, &value, 10000), MORAY_OK);
+    DEMAND_SAME(value, MORAY_WRONG_STATE);
+    DEMAND_OK(moray_release(wait));
+    moray_ref taken = moray_call(narcissus_take_own, actor, actor);
+    DEMAND_CODE(moray_get(taken, &value, 10000), MORAY_WRONG_STATE);
+    DEMAND_NAMES(moray_error(taken), "a call of its own");
+    DEMAND_OK(moray_release(taken));
+    DEMAND_SAME(moray_take_as(int32_t, moray_call(narcissus_look, actor)), 4);
+    DEMAND_OK(moray_actor_release(actor));
+    DEMAND_SAME(counted("without a story"), 0);
+}
+
 /* ---- Where there is no actor (any more) ---- */
 
 MORAY_ACTOR(careful, (int32_t, value));
@@ -1366,6 +1411,8 @@ static const struct law laws[] = {
     {"line 29: a handle of a forgotten actor is stale", a_handle_of_a_forgotten_actor_is_stale, 60},
     {"line 29: a late kill does not meet who came after", a_late_kill_does_not_meet_who_came_after,
      30},
+    {"header: an actor that waits for its own call is told",
+     an_actor_that_waits_for_its_own_call_is_told, 30},
 };
 
 int main(int argc, char **argv)
