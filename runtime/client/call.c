@@ -494,7 +494,7 @@ static inline void submit_when_room(uint32_t index)
 
 static inline uint32_t parked_deep(void)
 {
-    return atomic_load_explicit(&me.node->parked_deep, memory_order_relaxed);
+    return atomic_load_explicit(&me.node->parked_deep, memory_order_seq_cst); /* worker.c, park() */
 }
 
 /* Before a submit: who is to be woken for it besides the idle worker that the lane rouses? */

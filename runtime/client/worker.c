@@ -178,7 +178,7 @@ OFF_TRIP static bool park(void)
         bool work = lane_has_work(&me.lane);
         sleep_begin();
         if (!work) {
-            atomic_store(&me.node->parked_deep, me.slot);
+            atomic_store(&me.node->parked_deep, me.slot); /* call.c, parked_deep() */
             work = lane_has_work(&me.lane);
         }
         if (is_parked() && !should_end()) {

@@ -244,7 +244,8 @@ ON_TRIP void lane_rouse(struct lane *lane)
         return;
     }
     for (uint32_t word = 0; word < words; word++) {
-        uint64_t bits = atomic_load_explicit(&lane->control->idle[word], memory_order_relaxed);
+        /* seq_cst: after the push that this is for. */
+        uint64_t bits = atomic_load_explicit(&lane->control->idle[word], memory_order_seq_cst);
         while (bits) {
             uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(bits);
             bits &= bits - 1;

@@ -35,14 +35,15 @@ static inline bool queue_has_room(struct lane *lane)
     return tail - lane->head_seen <= lane->ring_mask;
 }
 
-/** Pushes; the caller has seen room. Full fence behind it. */
+/** Pushes; the caller has seen room. What is read with seq_cst after it is read after it. */
 static inline void queue_push(struct lane *lane, uint64_t entry)
 {
     uint64_t tail = atomic_load_explicit(&lane->self->tail, memory_order_relaxed);
 
     atomic_store_explicit(&queue_ring(lane, lane->slot)[tail & lane->ring_mask], entry,
                           memory_order_relaxed);
-    /* An exchange is store and fence in one: what follows (who sleeps?) may not be read before. */
+    /* Pairs with who sets its bit in `idle` and then looks at the queues (worker.c, rest()): the looks that
+     * follow here (who sleeps?) are seq_cst as well. */
     atomic_exchange_explicit(&lane->self->tail, tail + 1, memory_order_seq_cst);
 }
 
@@ -56,9 +57,10 @@ static inline bool queue_pop(struct lane *lane, uint64_t *entry)
     if (head >= tail)
         return false;
     tail--;
-    /* seq_cst: pairs with the fence of a thief between its reads of head and tail. */
+    /* seq_cst, both: they pair with the fence of a thief between its reads of head and tail. A relaxed load
+     * might pass the exchange, which is no fence for it. */
     atomic_exchange_explicit(&self->tail, tail, memory_order_seq_cst);
-    head = atomic_load_explicit(&self->head, memory_order_relaxed);
+    head = atomic_load_explicit(&self->head, memory_order_seq_cst);
     if (head > tail) {
         atomic_store_explicit(&self->tail, tail + 1, memory_order_relaxed);
         return false;
@@ -81,7 +83,7 @@ static inline uint32_t queue_steal(struct lane *lane, uint16_t victim, uint32_t 
 {
     struct lane_slot *slot = &lane->slots[victim];
     uint64_t head = atomic_load_explicit(&slot->head, memory_order_acquire);
-    atomic_thread_fence(memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with queue_pop() */
     uint64_t tail = atomic_load_explicit(&slot->tail, memory_order_acquire);
     uint32_t count;
 
