@@ -192,10 +192,7 @@ enum moray_code moray_get_many(const moray_ref *refs, size_t count, moray_view *
         }
         if (code != MORAY_OK)
             for (size_t i = 0; i < open; i++)
-                if (views[i].ref.owner) {
-                    lane_drop_input(&me.lane, indices[i]);
-                    views[i] = (moray_view){NULL, 0, {0, 0, 0, 0}};
-                }
+                view_close(&views[i]);
         refs_done(refs, count, indices, code == MORAY_TIMEOUT);
     }
     leave();

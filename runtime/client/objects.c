@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/map.h"
 #include "client/process.h"
 #include "client/requests.h"
 #include "node/zygote.h"
@@ -362,10 +363,37 @@ ON_TRIP enum moray_code moray_get_bytes(moray_ref ref, void *value, size_t size,
     return code;
 }
 
+/* Views of this process that are open: which object's, and how many. One that is not among them is that of
+ * a parameter, which was only lent. Without memory for it a view lasts as long as the process. */
+static struct map views;
+
+static uint64_t view_key(moray_ref ref)
+{
+    return (uint64_t)ref.generation << 32 | ref.index;
+}
+
 void view_open(uint32_t index, moray_ref ref, const void *data, uint64_t bytes, moray_view *view)
 {
-    lane_hold_input(&me.lane, index); /* no reference of the caller's: moray_release leaves it */
     *view = (moray_view){data, bytes, ref_of(index, ref.type)};
+    uint64_t *open = map_get(&views, view_key(view->ref));
+
+    lane_hold_input(&me.lane, index); /* no reference of the caller's: moray_release leaves it */
+    if (open)
+        ++*open;
+    else
+        (void)!map_set(&views, view_key(view->ref), 1);
+}
+
+void view_close(moray_view *view)
+{
+    uint64_t *open = view->ref.owner == me.owner ? map_get(&views, view_key(view->ref)) : NULL;
+
+    if (open) {
+        if (--*open == 0)
+            map_remove(&views, view_key(view->ref), NULL);
+        lane_drop_input(&me.lane, view->ref.index);
+    }
+    *view = (moray_view){NULL, 0, {0, 0, 0, 0}};
 }
 
 enum moray_code moray_get_view(moray_ref ref, moray_view *view, int64_t limit_ms)
@@ -397,10 +425,7 @@ void moray_view_release(moray_view *view)
 {
     if (!view || !view->ref.owner || enter() != MORAY_OK)
         return;
-    if (view->ref.owner == me.owner && lane_find(&me.lane, view->ref.index, view->ref.generation) &&
-        lane_held_input(&me.lane, view->ref.index))
-        lane_drop_input(&me.lane, view->ref.index);
-    *view = (moray_view){NULL, 0, {0, 0, 0, 0}};
+    view_close(view);
     leave();
 }
 

@@ -342,6 +342,8 @@ enum moray_code record_outcome(uint32_t index, uint64_t until_ns, const void **d
 void fetch_begin(uint32_t index);
 /** Makes a view of bytes that result_bytes() gave; it holds the record. Inside the door. */
 void view_open(uint32_t index, moray_ref ref, const void *data, uint64_t bytes, moray_view *view);
+/** Its end, if it was opened here; zeroes it. Inside the door. */
+void view_close(moray_view *view);
 
 /** ref_find() of a list. Owner: the caller, who gives `*indices` to refs_done(); NULL after an error. */
 enum moray_code refs_find(const moray_ref *refs, size_t count, uint32_t **indices);

@@ -115,14 +115,6 @@ ON_TRIP uint32_t lane_held(const struct lane *lane, uint32_t index)
     return at ? lane->held_count[at - lane->held] - lane->held_inputs[at - lane->held] : 0;
 }
 
-bool lane_held_input(const struct lane *lane, uint32_t index)
-{
-    if (pool_owns(&lane->record_pool, index))
-        return lane_record(lane, index)->input_holds != 0;
-    uint32_t *at = held_find(lane, index);
-    return at && lane->held_inputs[at - lane->held] != 0;
-}
-
 static void hold_own(struct record *record)
 {
     uint32_t count = atomic_load_explicit(&record->home_count, memory_order_relaxed);

@@ -266,8 +266,6 @@ void lane_drop_input(struct lane *lane, uint32_t index);
 /** Holds of this slot on the record, without those of its tasks on their inputs and of views (of its own
  *  record: with them, once there were INPUT_HOLDS_MAX). */
 uint32_t lane_held(const struct lane *lane, uint32_t index);
-/** Whether it has some of those. */
-bool lane_held_input(const struct lane *lane, uint32_t index);
 
 /** Whether no slot but the home holds it. */
 bool lane_unheld(const struct lane *lane, const struct record *record);

@@ -685,6 +685,36 @@ static void readers_cannot_change_what_others_see(void)
     DEMAND_OK(moray_release(ref));
 }
 
+MORAY_TASK(int64_t, size_when, (moray_view, bytes), (moray_view, late))
+{
+    return (int64_t)(bytes.size + late.size);
+}
+
+/* Lets its parameter's view go, which is only lent, while a task that it has made waits with it. */
+MORAY_TASK(int64_t, hands_a_view_on, (moray_view, bytes))
+{
+    moray_ref late = moray_call(filled_after, 100, 100, 3);
+    moray_ref size = moray_call(size_when, bytes, late);
+
+    moray_view_release(&bytes);
+    return moray_take_as(int64_t, size);
+}
+
+static void a_view_of_a_parameter_is_not_let_go(void)
+{
+    char bytes[300] = "";
+
+    for (int node = 0; node < node_count(); node++) {
+        moray_ref ref = moray_put(bytes, sizeof(bytes)), sum;
+        int64_t size = 0;
+        sum = moray_call_with((.attempts = 1, .on_rank = on_node(node)), hands_a_view_on, ref);
+        DEMAND_OK(moray_release(ref));
+        DEMAND_OK(moray_get(sum, &size, 10000));
+        DEMAND_OK(moray_release(sum));
+        DEMAND_SAME(size, 400);
+    }
+}
+
 /* A limit that passes between the views takes back those that are open, and no hold of the caller's. */
 static void views_taken_back_leave_the_reference(void)
 {
@@ -1619,6 +1649,7 @@ static const struct law laws[] = {
     {"line 3: who polls for a borrowed reference gets it",
      polls_of_a_borrowed_reference_come_to_an_end, 30},
     {"line 5: threads of the driver borrow one reference", threads_borrow_one_reference, 30},
+    {"line 5: the view of a parameter is only lent", a_view_of_a_parameter_is_not_let_go, 20},
     {"line 5: views that a limit takes back leave the reference",
      views_taken_back_leave_the_reference, 20},
     {"line 4: one failure is told without waiting for the slow",
