@@ -177,7 +177,7 @@ static int sleep_ms(void)
     until = soonest(until, remote_deadline());
     if (routes_wait())
         return 0;
-    if (agent.unjudged || agent.ready_overflow_count)
+    if (agent.unjudged || agent.ready_overflow_count || agent.zygote_late)
         until = soonest(until, agent.now_ns + TIME_NS_PER_MS);
     return until <= agent.now_ns ? 0 : (int)((until - agent.now_ns + 999999) / TIME_NS_PER_MS);
 }

@@ -79,6 +79,7 @@ struct agent {
     uint64_t stuck_ns;       /* since when nothing ran, though tasks lie ready; 0: it is not so */
     uint64_t stuck_ran;      /* how many tasks had run then */
     bool stuck_told;         /* the user was told so */
+    bool zygote_late;        /* it has not had all that it was asked for */
     bool unjudged;           /* a dead slot's cell could not be judged yet */
     bool skip_exit_handlers; /* a rank was lost: nobody calls MPI_Finalize */
     bool settled;

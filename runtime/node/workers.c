@@ -581,6 +581,7 @@ static void chaos(void)
 
 void workers_tick(void)
 {
+    agent.zygote_late = zygote_again(agent.zygote);
     chaos();
     workers_refill();
     workers_spare();

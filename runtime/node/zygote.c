@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/limits.h"
 #include "node/zygote_inside.h"
 
@@ -27,6 +28,8 @@ struct zygote {
     ino_t tether_inode;
     int tether_read; /* its number in the processes */
     bool lost;
+    struct wire_request *late; /* what found no room in its socket, in order; owned */
+    uint32_t late_count, late_capacity;
 };
 
 /* ---- Start ---- */
@@ -145,20 +148,59 @@ int zygote_fd(const struct zygote *zygote)
 
 /* ---- Requests ---- */
 
+static bool is_full(int error_number)
+{
+    return error_number == EAGAIN || error_number == EWOULDBLOCK || error_number == ENOBUFS ||
+           error_number == ETOOMANYREFS;
+}
+
+/* Whether all that was kept is sent; or lost, where the zygote is gone. */
+static bool late_send(struct zygote *zygote)
+{
+    uint32_t sent = 0;
+
+    while (sent < zygote->late_count && !zygote->lost) {
+        const struct wire_request *late = &zygote->late[sent];
+        if (wire_send(zygote->control, late, sizeof(*late), NULL, 0, MSG_DONTWAIT) &&
+            is_full(errno))
+            break;
+        sent++;
+    }
+    zygote->late_count -= sent;
+    if (sent && zygote->late_count)
+        memmove(zygote->late, zygote->late + sent, zygote->late_count * sizeof(*zygote->late));
+    return zygote->late_count == 0 || zygote->lost;
+}
+
+/* What finds no room is kept: a kill that is not sent would leave a process for ever. Not so what comes
+ * with a descriptor. */
 static enum moray_code request(struct zygote *zygote, const struct wire_request *message,
                                const int *fds, uint32_t fd_count, struct moray_error *error)
 {
+    bool is_first = zygote->lost || late_send(zygote);
+
     if (zygote->lost)
         return error_set(error, MORAY_LOST, "the zygote (pid %d) is gone", (int)zygote->pid);
-    if (!wire_send(zygote->control, message, sizeof(*message), fds, fd_count, MSG_DONTWAIT))
+    if (is_first &&
+        !wire_send(zygote->control, message, sizeof(*message), fds, fd_count, MSG_DONTWAIT))
         return MORAY_OK;
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ETOOMANYREFS)
+    if (is_first && (errno == EPIPE || errno == ECONNRESET))
+        return error_set(error, MORAY_LOST, "the zygote (pid %d) is gone", (int)zygote->pid);
+    if (is_first && !is_full(errno))
+        return error_set(error, MORAY_SYSTEM, "cannot reach the zygote (pid %d): %s",
+                         (int)zygote->pid, strerror(errno));
+    if (fd_count || message->kind == WIRE_STOP)
         return error_set(error, MORAY_BUSY, "the zygote (pid %d) has too much to do",
                          (int)zygote->pid);
-    if (errno == EPIPE || errno == ECONNRESET)
-        return error_set(error, MORAY_LOST, "the zygote (pid %d) is gone", (int)zygote->pid);
-    return error_set(error, MORAY_SYSTEM, "cannot reach the zygote (pid %d): %s", (int)zygote->pid,
-                     strerror(errno));
+    zygote->late =
+        array_grown(zygote->late, zygote->late_count, &zygote->late_capacity, sizeof(*message));
+    zygote->late[zygote->late_count++] = *message;
+    return MORAY_OK;
+}
+
+bool zygote_again(struct zygote *zygote)
+{
+    return !late_send(zygote);
 }
 
 enum moray_code zygote_spawn(struct zygote *zygote, const struct process_order *order,
@@ -213,11 +255,12 @@ bool zygote_wait(struct zygote *zygote, struct zygote_event *event, unsigned lim
     uint64_t end_ms = wire_now_ms() + limit_ms;
 
     while (!zygote_next(zygote, event)) {
+        bool is_late = !late_send(zygote);
         struct pollfd ready = {.fd = zygote->control, .events = POLLIN};
         uint64_t now_ms = wire_now_ms();
         if (now_ms >= end_ms)
             return false;
-        poll(&ready, 1, (int)(end_ms - now_ms));
+        poll(&ready, 1, is_late ? 1 : (int)(end_ms - now_ms));
     }
     return true;
 }
@@ -305,6 +348,7 @@ bool zygote_stop(struct zygote *zygote, unsigned limit_ms)
     gone &= children_sweep(is_ours, zygote, SWEEP_MS);
     close(zygote->control);
     close(zygote->tether);
+    free(zygote->late);
     free(zygote);
     return gone;
 }

@@ -101,8 +101,8 @@ int zygote_fd(const struct zygote *zygote);
 
 /** Asks for a process; ZYGOTE_STARTED or ZYGOTE_FAILED answers, in order. A slot may be asked for
  *  again once ZYGOTE_EXITED told of its last process.
- *  Errors: MORAY_LOST (the zygote is gone), MORAY_BUSY (its socket is full: read events, then ask
- *  again), MORAY_INVALID. Never blocks. */
+ *  Errors: MORAY_LOST (the zygote is gone), MORAY_INVALID. Never blocks: what finds its socket full is
+ *  kept, and zygote_again() sends it. */
 MORAY_MUST_CHECK enum moray_code
 zygote_spawn(struct zygote *zygote, const struct process_order *order, struct moray_error *error);
 
@@ -113,9 +113,12 @@ MORAY_MUST_CHECK enum moray_code zygote_kill(struct zygote *zygote, uint16_t slo
                                              struct moray_error *error);
 
 /** Hands a peer's arena to the zygote and, through it, to every process of this rank, now and later
- *  (window.h says how). `fd` is borrowed. Errors: as zygote_spawn(). */
+ *  (window.h says how). `fd` is borrowed. Errors: as zygote_spawn(), and MORAY_BUSY. */
 MORAY_MUST_CHECK enum moray_code zygote_pass_peer(struct zygote *zygote, uint32_t local_rank,
                                                   int fd, struct moray_error *error);
+
+/** Sends what was kept; to be called now and then. Returns whether some is left. */
+bool zygote_again(struct zygote *zygote);
 
 /** The next event, if there is one; never blocks. */
 bool zygote_next(struct zygote *zygote, struct zygote_event *event);

@@ -315,6 +315,28 @@ START_TEST(a_kill_for_an_earlier_incarnation_misses)
 }
 END_TEST
 
+START_TEST(what_finds_the_socket_full_is_sent_later)
+{
+    start();
+    spawn(1, 1, JOB_SLEEP);
+    next(ZYGOTE_STARTED);
+    kill(zygote_pid(zygote), SIGSTOP);
+    for (int i = 0; i < 20000; i++) /* more than any socket holds */
+        ck_assert_int_eq(zygote_kill(zygote, 2, 1, SIGKILL, NULL), MORAY_OK);
+    spawn(3, 1, JOB_EXIT);
+    ck_assert_int_eq(zygote_kill(zygote, 1, 1, SIGKILL, NULL), MORAY_OK);
+    ck_assert(zygote_again(zygote));
+    kill(zygote_pid(zygote), SIGCONT);
+    ck_assert_uint_eq(next(ZYGOTE_STARTED).slot, 3);
+    bool ended[4] = {false};
+    for (int i = 0; i < 2; i++)
+        ended[next(ZYGOTE_EXITED).slot] = true;
+    ck_assert(ended[1] && ended[3]);
+    ck_assert(!zygote_again(zygote));
+    stop();
+}
+END_TEST
+
 START_TEST(a_used_slot_and_a_full_budget_are_refused)
 {
     options.process_count_max = 2;
@@ -646,6 +668,7 @@ int main(void)
     tcase_add_test(laws, spares_are_forked_ahead_and_take_orders);
     tcase_add_loop_test(laws, a_kill_right_behind_its_spawn_reaches_it, 0, 2);
     tcase_add_test(laws, a_kill_for_an_earlier_incarnation_misses);
+    tcase_add_test(laws, what_finds_the_socket_full_is_sent_later);
     tcase_add_test(laws, a_used_slot_and_a_full_budget_are_refused);
     tcase_add_test(laws, a_process_has_no_more_than_it_should);
     tcase_add_test(laws, signals_for_the_rank_do_not_hit_processes);
