@@ -11,9 +11,9 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "fabric/auth.h"
 #include "fabric/talk.h"
 
@@ -48,17 +48,16 @@ struct doorbell {
     struct link *dead;  /* owned; freed after the events that may still name them */
     size_t stranger_count;
     int epoll_fd, listen_fd, timer_fd;
+    struct time_awake awake;
     bool ticking;       /* some link has a deadline, some dial waits for its next try */
     bool listen_paused; /* no descriptor was free for a newcomer: taken up at the next tick */
     const struct doorbell_handler *handler; /* while doorbell_poll() runs */
 };
 
-static uint64_t now_ns(void)
+/* On a clock that stands while this process is stopped: what is dialled could not answer meanwhile. */
+static uint64_t now_ns(struct doorbell *doorbell)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return time_awake_ns(&doorbell->awake, time_ns());
 }
 
 static void watch(struct doorbell *doorbell, int operation, int fd, uint32_t events, void *what)
@@ -117,6 +116,7 @@ enum moray_code doorbell_open(const struct doorbell_options *options, struct doo
     memcpy(doorbell->secret, options->secret, AUTH_SECRET_BYTES);
     doorbell->options.secret = NULL;
     doorbell->listen_fd = -1;
+    doorbell->awake.seen_ns = time_ns();
     doorbell->peers = calloc(options->rank_count, sizeof(*doorbell->peers));
     doorbell->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     doorbell->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -257,8 +257,8 @@ static void dial_failed(struct doorbell *doorbell, struct link *link, int failur
     link_close(doorbell, link);
     if (peer->up[1] || peer->dropped)
         return;
-    if (failure != ECONNREFUSED && now_ns() < peer->dial_end_ns) {
-        peer->again_ns = now_ns() + tick_ns;
+    if (failure != ECONNREFUSED && now_ns(doorbell) < peer->dial_end_ns) {
+        peer->again_ns = now_ns(doorbell) + tick_ns;
         tick_start(doorbell);
         return;
     }
@@ -338,7 +338,7 @@ static void dial_start(struct doorbell *doorbell, uint32_t rank)
 
     peer->again_ns = 0;
     if (!link) { /* out of descriptors or memory: perhaps not for long */
-        peer->again_ns = now_ns() + tick_ns;
+        peer->again_ns = now_ns(doorbell) + tick_ns;
         tick_start(doorbell);
         return;
     }
@@ -356,7 +356,7 @@ void doorbell_dial(struct doorbell *doorbell, uint32_t rank)
     if (!doorbell->addresses || peer->dropped || peer->dial || peer->again_ns || peer->up[0] ||
         peer->up[1])
         return;
-    peer->dial_end_ns = now_ns() + doorbell->options.connect_limit_ms * (uint64_t)1000000;
+    peer->dial_end_ns = now_ns(doorbell) + doorbell->options.connect_limit_ms * (uint64_t)1000000;
     dial_start(doorbell, rank);
 }
 
@@ -523,14 +523,14 @@ static void listen_event(struct doorbell *doorbell)
         }
         link = link_create(doorbell, fd, LINK_STRANGER, 0);
         if (link)
-            link->deadline_ns = now_ns() + DOORBELL_STRANGER_MS * (uint64_t)1000000;
+            link->deadline_ns = now_ns(doorbell) + DOORBELL_STRANGER_MS * (uint64_t)1000000;
     }
 }
 
 /* Ends what took too long, tries again what waits for that, and stops once there is neither. */
 static void deadlines(struct doorbell *doorbell)
 {
-    uint64_t now = now_ns(), ticks;
+    uint64_t now = now_ns(doorbell), ticks;
     bool waiting = false;
 
     if (doorbell->listen_paused)

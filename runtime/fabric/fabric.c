@@ -337,6 +337,7 @@ size_t fabric_poll(struct fabric *fabric, const struct fabric_handler *handler)
     size_t work;
 
     fabric->handler = handler;
+    fabric->awake_ns = time_awake_ns(&fabric->awake, now);
     fabric->asleep_ns = 0;
     if (slept && fabric->naps)
         nap_end(fabric);

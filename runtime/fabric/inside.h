@@ -21,6 +21,7 @@
 #ifndef MORAY_FABRIC_INSIDE_H
 #define MORAY_FABRIC_INSIDE_H
 
+#include "base/time.h"
 #include "fabric/address.h"
 #include "fabric/doorbell.h"
 #include "fabric/fabric.h"
@@ -63,6 +64,8 @@ struct fabric {
     uint32_t reading_count;         /* ranks with `reading` */
     struct fabric_counts counts;
     int epoll_fd, timer_fd;
+    struct time_awake awake;
+    uint64_t awake_ns;                    /* at the last poll, on a clock that stands as we do */
     uint64_t doorbell_ns;                 /* when the doorbell was last looked at */
     uint32_t heard;                       /* in this look at it, bells apart */
     bool door_waits;                      /* it may have rung: what came went first */

@@ -275,7 +275,7 @@ static void ofi_slot_freed(void *fabric, struct stream_slot *slot)
 /* A first frame that is refused for too long: the rank cannot be connected with. */
 static void frame_again(struct ofi *ofi, uint32_t rank)
 {
-    uint64_t now = fabric_now_ns();
+    uint64_t now = ofi->base.awake_ns;
 
     if (ofi->stuck_ns[rank] == OFI_CONNECTED)
         return;

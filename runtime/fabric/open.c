@@ -232,6 +232,7 @@ enum moray_code fabric_open(const struct fabric_options *options, struct fabric 
     }
     fabric->ops = ops;
     fabric->epoll_fd = fabric->timer_fd = -1;
+    fabric->awake.seen_ns = fabric_now_ns();
     fabric->options = *options;
     defaults_fill(&fabric->options);
     if (code == MORAY_OK)

@@ -324,6 +324,23 @@ START_TEST(a_mute_rank_is_told_in_time)
 }
 END_TEST
 
+/* Both are stopped for longer than the limit (a suspended job), and the dialler goes on first. */
+START_TEST(a_dialler_that_was_stopped_waits_on)
+{
+    struct side stopped = sides[2];
+    int unused = 0;
+
+    sides[2].doorbell = NULL;
+    doorbell_dial(sides[1].doorbell, 2);
+    reach(&unused, 1, 100);
+    usleep(4500000);
+    reach(&unused, 1, 100);
+    ck_assert_int_eq(sides[1].ends, 0);
+    sides[2] = stopped;
+    ck_assert(reach(&sides[1].ups, 1, 2000));
+}
+END_TEST
+
 START_TEST(a_dropped_rank_stays_out)
 {
     join(1, 0);
@@ -374,6 +391,7 @@ int main(void)
     tcase_add_test(laws, strangers_are_bounded_and_keep_nobody_out);
     tcase_add_test(laws, a_rank_that_is_not_there_is_told);
     tcase_add_test(laws, a_mute_rank_is_told_in_time);
+    tcase_add_test(laws, a_dialler_that_was_stopped_waits_on);
     tcase_add_test(laws, a_dropped_rank_stays_out);
     tcase_add_test(laws, a_full_connection_says_busy);
     tcase_set_timeout(laws, 30);
