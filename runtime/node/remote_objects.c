@@ -44,7 +44,7 @@ struct place { /* of bytes elsewhere */
 struct pull {
     bool used, asked, granted;
     uint32_t index, generation, place;
-    uint32_t next; /* that waits behind it */
+    uint32_t next; /* that waits behind it; of one that is not used: the next such */
     struct place from;
     uint64_t bytes;
     struct fabric_window window;
@@ -65,7 +65,7 @@ struct pin { /* bytes that another rank reads */
 
 static struct map details; /* stand-in -> struct stand_in * */
 static struct pull *pulls;
-static uint32_t pull_count;
+static uint32_t pull_count, pull_capacity, pull_free = RECORD_NONE;
 static uint32_t waiting_first = RECORD_NONE, waiting_last; /* pulls not asked for yet */
 static uint64_t asked_bytes;                               /* of those that are */
 static uint64_t room_since_ns; /* the first of them waits for room since then; 0: it does not */
@@ -598,6 +598,8 @@ static void pull_end(struct pull *pull, enum moray_code code, const char *story)
         arena_free(&agent.lane.arena, pull->place, index);
     pull_answer(pull, code, story);
     pull->used = false;
+    pull->next = pull_free;
+    pull_free = (uint32_t)(pull - pulls);
     if (pull->asked)
         asked_bytes -= pull->bytes;
     if (finish && code == MORAY_OK)
@@ -694,18 +696,14 @@ static void pulls_go(void)
 static struct pull *pull_make(uint32_t index)
 {
     struct record *record = record_at(index);
-    struct pull *pull = NULL;
+    struct pull *pull;
 
-    for (uint32_t i = 0; i < pull_count && !pull; i++)
-        if (!pulls[i].used)
-            pull = &pulls[i];
-    if (!pull) {
-        pulls = realloc(pulls, (pull_count + 64) * sizeof(*pulls));
-        if (!pulls)
-            abort();
-        memset(pulls + pull_count, 0, 64 * sizeof(*pulls));
-        pull = &pulls[pull_count];
-        pull_count += 64;
+    if (pull_free != RECORD_NONE) {
+        pull = &pulls[pull_free];
+        pull_free = pull->next;
+    } else {
+        pulls = array_grown(pulls, pull_count, &pull_capacity, sizeof(*pulls));
+        pull = &pulls[pull_count++];
     }
     *pull = (struct pull){.used = true,
                           .index = index,
@@ -938,8 +936,8 @@ void objects_end(void)
     pulls = NULL;
     pins = NULL;
     asked = NULL;
-    pull_count = pin_count = pin_capacity = asked_count = asked_capacity = 0;
-    waiting_first = RECORD_NONE;
+    pull_count = pull_capacity = pin_count = pin_capacity = asked_count = asked_capacity = 0;
+    pull_free = waiting_first = RECORD_NONE;
     asked_bytes = room_since_ns = 0;
     map_clear(&agent.remote->stand_ins);
     map_clear(&agent.remote->executing);
