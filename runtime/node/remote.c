@@ -644,6 +644,7 @@ void remote_stop(bool clean)
                   "and the launcher counts it as failed");
     agent.fabric = NULL;
     objects_end();
+    pulls_end();
     tasks_end();
     words_end();
     moves_end();

@@ -1,6 +1,6 @@
 /* What the files of the message lane share: remote.c (start, fabric, items in), remote_out.c (items out),
  * remote_peers.c (who is who), remote_tasks.c (tasks, calls, results), remote_objects.c (stand-ins,
- * borrowing, fetching), remote_moves.c (who runs what). */
+ * borrowing), remote_pulls.c (fetching), remote_moves.c (who runs what). */
 #ifndef MORAY_NODE_REMOTE_INSIDE_H
 #define MORAY_NODE_REMOTE_INSIDE_H
 
@@ -91,16 +91,24 @@ void objects_take_object(uint32_t rank, struct bytes_reader *in);
 void objects_take_borrow(uint32_t rank, struct bytes_reader *in);
 void objects_take_release(uint32_t rank, struct bytes_reader *in);
 void objects_take_free(uint32_t rank, struct bytes_reader *in);
+void objects_want(uint32_t index, uint32_t rank);
+void objects_ended(uint32_t index, uint32_t generation);
+void objects_end(void);
+
+/* remote_pulls.c */
+/** Fetches the bytes of a record that lie elsewhere. `request`: to be answered then, or RECORD_NONE;
+ *  `finish`: the record has not ended, and ends with them. */
+void pull_start(uint32_t index, uint32_t request, bool finish);
 void objects_take_pull(uint32_t rank, struct bytes_reader *in);
 void objects_take_grant(uint32_t rank, struct bytes_reader *in);
 void objects_take_pulled(uint32_t rank, struct bytes_reader *in);
 void objects_read_done(uint64_t cookie, enum moray_code code);
-void objects_want(uint32_t index, uint32_t rank);
-void objects_ended(uint32_t index, uint32_t generation);
 /** Tries again what the fabric could not do yet; returns how much it could. Whether there is some. */
 uint32_t objects_poll(void);
 bool objects_wait(void);
-void objects_end(void);
+/** Something here was let go: there may be room for what waits. */
+void pulls_look(void);
+void pulls_end(void);
 
 /* remote_moves.c */
 bool moves_start(struct moray_error *error);
@@ -113,6 +121,18 @@ void moves_take_moved(uint32_t rank, struct bytes_reader *in);
 void moves_possible_flush(void);
 void moves_ended(uint32_t rank);
 bool stand_in_is_input(uint32_t index);
+
+static inline struct record *record_at(uint32_t index)
+{
+    return lane_record(&agent.lane, index);
+}
+
+/* Where in the arena a record's result begins that lies in a block. */
+static inline uint64_t offset_of(const struct record *record)
+{
+    return (uint64_t)record->result.block.place * ARENA_PLACE_BYTES +
+           (uint64_t)(record->result.block.window >> 8) * 64;
+}
 
 static inline uint64_t pair(uint32_t high, uint32_t low)
 {
