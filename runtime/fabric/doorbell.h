@@ -38,6 +38,7 @@ enum doorbell_word {
     DOORBELL_LEAVING,  /* my end is clean: the end of the stream is no loss */
     DOORBELL_BEAT,     /* alive (heartbeats: nobody sends them yet) */
     DOORBELL_WANTED,   /* something for you waits for your provider's address */
+    DOORBELL_HAD,      /* how many frames had you of me? and the answer, u64 */
 };
 
 struct doorbell_address {

@@ -151,6 +151,20 @@ static void hear_bell(struct fabric *fabric, uint32_t rank, const void *bytes)
     }
 }
 
+/* A question without bytes, and its answer. One that finds no room is asked for again. */
+static void hear_had(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count)
+{
+    uint64_t frames = stream_received_count(fabric->stream, rank);
+
+    if (!count) {
+        (void)!doorbell_tell(fabric->doorbell, rank, DOORBELL_HAD, &frames, sizeof(frames));
+        return;
+    }
+    memcpy(&frames, bytes, sizeof(frames));
+    if (fabric->ops->had)
+        fabric->ops->had(fabric, rank, frames);
+}
+
 static void hear_reading(struct fabric *fabric, uint32_t rank, bool reading)
 {
     fabric->reading_count += reading - fabric->ranks[rank].reading;
@@ -178,6 +192,8 @@ static void on_record(void *context, uint32_t rank, enum doorbell_word word, con
         fabric->ops->address(fabric, rank, bytes, count);
     } else if (word == DOORBELL_WANTED && count == 0 && fabric->ops->wanted) {
         fabric->ops->wanted(fabric, rank);
+    } else if (word == DOORBELL_HAD && (count == 0 || count == sizeof(uint64_t))) {
+        hear_had(fabric, rank, bytes, count);
     } else if (word == DOORBELL_FRAME) {
         fabric_receive(fabric, bytes, count);
     } else if (word == DOORBELL_LEAVING && count == 0) {

@@ -79,7 +79,7 @@ struct fabric {
     char text[160];
 };
 
-/** One implementation. All are set but wanted, slot_made and slot_freed, which may be NULL. */
+/** One implementation. All are set but wanted, had, slot_made and slot_freed, which may be NULL. */
 struct fabric_ops {
     const char *name; /* "ofi", "mpi" */
     size_t bytes;     /* of its struct */
@@ -102,6 +102,8 @@ struct fabric_ops {
     void (*address)(struct fabric *fabric, uint32_t rank, const void *bytes, size_t count);
     /* The peer has something for us that waits for our address; NULL: there is no such. */
     void (*wanted)(struct fabric *fabric, uint32_t rank);
+    /* The peer has had so many of our frames. */
+    void (*had)(struct fabric *fabric, uint32_t rank, uint64_t frames);
     void (*fence)(struct fabric *fabric, uint32_t rank);
     /* Undoes open. Returns whether it ended as clean as it was asked to. */
     bool (*close)(struct fabric *fabric, bool clean);

@@ -80,6 +80,8 @@ struct ofi {
     uint64_t *stuck_ns;      /* by rank: since when no frame goes; 0: none was refused yet */
     struct ofi_name **names; /* by rank; owned; NULL: none waits */
     bool *asked;             /* by rank: it was told WANTED */
+    bool *by_door;           /* by rank: frames went by the doorbell, and may not be there yet */
+    uint64_t *had_ns;        /* by rank: when it was last asked how many it had */
     struct ofi_receive *receives, *unposted;
     struct fid_mr *receives_mr;
     struct ofi_region *regions;
