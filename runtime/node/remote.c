@@ -53,9 +53,16 @@ static void take_setup(struct bytes_reader *in)
     if (!bytes || number == SETUPS_MAX)
         return;
     index = agent_make_pending(RECORD_OBJECT);
-    if (index == RECORD_NONE)
+    if (index != RECORD_NONE)
+        agent_answer(index, bytes, item->count);
+    if (index == RECORD_NONE ||
+        life_state(record_life(lane_record(&agent.lane, index))) != RECORD_DONE) {
+        /* Tasks would run here without it, and nobody would know. */
+        agent_fail("rank %u has no room for the %u bytes of a moray_setup; raise MORAY_STORE_BYTES "
+                   "there, or call it before its store is full",
+                   agent.rank, item->count);
         return;
-    agent_answer(index, bytes, item->count);
+    }
     agent.node->setups[number].function = program_address(item->function);
     agent.node->setups[number].record = index;
     atomic_store(&agent.node->setup_count, number + 1);

@@ -4,6 +4,7 @@
  *   rooms many N          N actors, one after the other as there is room, each for one call
  *   rooms unlike          each asks for 2 cores, which not every node has
  *   rooms results N       N tasks of six results for rank 1, which has not the records for all of them
+ *   rooms setup           moray_setup, where rank 1's store is full
  *   rooms held            two hold the cores of both nodes, a third waits for the first that ends
  */
 #include <moray.h>
@@ -175,6 +176,51 @@ static void results(int count)
     free(all);
 }
 
+static int32_t is_set_up;
+
+static void sets_up(const void *value, size_t size)
+{
+    is_set_up = size == 65536 && *(const char *)value == 7;
+}
+
+MORAY_TASK(int32_t, asks_setup)
+{
+    return is_set_up;
+}
+
+typedef struct {
+    char bytes[65536];
+} lump;
+
+typedef struct {
+    char bytes[900];
+} few;
+
+MORAY_TASK(int32_t, takes, (few, one))
+{
+    return one.bytes[0];
+}
+
+/* All workers of rank 1 are busy: what tasks take waits there with them, until the store is full. */
+static void setup(void)
+{
+    enum { COUNT = 30000 };
+    static lump value = {.bytes = {7}};
+    static moray_ref all[COUNT];
+    few few = {{0}};
+    moray_ref busy[2];
+
+    for (int i = 0; i < 2; i++)
+        busy[i] = moray_call_with((.on_rank = 2), opens, 4000);
+    for (int i = 0; i < COUNT; i++)
+        all[i] = moray_call_with((.on_rank = 2), takes, few);
+    nanosleep(&(struct timespec){.tv_sec = 2}, NULL); /* all are there, or refused */
+    DEMAND(moray_setup(sets_up, &value, sizeof(value)) == MORAY_OK);
+    DEMAND(moray_wait(busy, 2, 2, NULL, NULL, NULL, NULL, 0, 0) == MORAY_OK);
+    DEMAND(moray_wait(all, COUNT, COUNT, NULL, NULL, NULL, NULL, 0, 0) == MORAY_OK);
+    DEMAND(moray_take_as(int32_t, moray_call_with((.on_rank = 2), asks_setup)) == 1);
+}
+
 int main(int argc, char **argv)
 {
     if (moray_init(&argc, &argv) != MORAY_OK || argc < 2)
@@ -185,6 +231,8 @@ int main(int argc, char **argv)
         many(argc > 2 ? atoi(argv[2]) : 1);
     else if (strcmp(argv[1], "unlike") == 0)
         unlike();
+    else if (strcmp(argv[1], "setup") == 0)
+        setup();
     else if (strcmp(argv[1], "results") == 0)
         results(argc > 2 ? atoi(argv[2]) : 1);
     else

@@ -25,6 +25,18 @@ ends() {
     fi
 }
 
+# fails NAME WORD COMMAND…: it ends with a failure that names WORD.
+fails() {
+    local name=$1 word=$2 output code=0
+    shift 2
+    output=$(tap_limit 60 "$@" 2>&1) || code=$?
+    if [ "$code" != 0 ] && [ "$code" != 124 ] && grep -q "$word" <<<"$output"; then
+        tap_ok "$name"
+    else
+        tap_fail "$name" "exit status $code: $output"
+    fi
+}
+
 few=(MORAY_WORKERS=1 MORAY_PROCESSES_MAX=4 MORAY_SPARES_MAX=1) # leaves 2 a rank for actors
 ends "one actor too many waits for a process, then names MORAY_PROCESSES_MAX" \
     "MORAY_PROCESSES_MAX" 1 env "${few[@]}" "$program" processes 2
@@ -42,4 +54,6 @@ ends "an actor waits for the first node whose cores are free again" "^done" 2 \
 ends "where a node has no room for all results of a task, each is right or says so" "^done" 2 \
     "${mpirun[@]}" -n 1 "$program" results 12000 : \
     -n 1 env MORAY_QUEUE_MAX=64 "$program" results 12000
+fails "a moray_setup for which a rank has no room ends the job" "no room for the 65536 bytes of a moray_setup" \
+    "${mpirun[@]}" -n 1 "$program" setup : -n 1 env MORAY_STORE_BYTES=16MiB MORAY_WORKERS=2 "$program" setup
 tap_done
