@@ -39,15 +39,7 @@ static uint64_t id_of(const moray_actor *actor)
 /* Calls of this process that have not ended, where they are counted. */
 static uint32_t pending_look(struct handle *handle)
 {
-    uint32_t open = 0;
-
-    for (uint32_t i = 0; i < handle->pending_count; i++) {
-        struct lane_mail call = handle->pending[i];
-        const struct record *record = lane_find(&me.lane, call.index, call.generation);
-        if (record && !life_ended(record_life(record)))
-            handle->pending[open++] = call;
-    }
-    return handle->pending_count = open;
+    return handle->pending_count = lane_keep_open(&me.lane, handle->pending, handle->pending_count);
 }
 
 /* Of what is held no more only the way is known, which the agent tells again. */

@@ -84,24 +84,10 @@ void route_keep(struct route *route, uint32_t record)
                     RECORD_CONTAINS); /* the agent frees it */
 }
 
-/* Takes out what has ended. */
-static void sent_tidy(struct route *route)
-{
-    uint32_t open = 0;
-
-    for (uint32_t i = 0; i < route->sent_count; i++) {
-        struct lane_mail call = route->sent[i];
-        const struct record *record = lane_find(&agent.lane, call.index, call.generation);
-        if (record && !life_ended(record_life(record)))
-            route->sent[open++] = call;
-    }
-    route->sent_count = open;
-}
-
 void route_sent(struct route *route, uint32_t record, uint32_t generation)
 {
     if (route->sent_count >= route->sent_tidy_at) {
-        sent_tidy(route);
+        route->sent_count = lane_keep_open(&agent.lane, route->sent, route->sent_count);
         route->sent_tidy_at = route->sent_count * 2 + 16;
     }
     route->sent =
@@ -117,7 +103,7 @@ static void lend_to_calls(struct route *route)
 {
     uint32_t count;
 
-    sent_tidy(route);
+    route->sent_count = lane_keep_open(&agent.lane, route->sent, route->sent_count);
     count = route->sent_count + route->waiting_count;
     for (uint32_t i = 0; i < count; i++) {
         struct lane_mail call =

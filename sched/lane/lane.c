@@ -527,3 +527,15 @@ ON_TRIP struct record *lane_find(const struct lane *lane, uint32_t index, uint32
     life = record_life(record);
     return life_generation(life) == generation && life_state(life) > RECORD_ORPHAN ? record : NULL;
 }
+
+uint32_t lane_keep_open(const struct lane *lane, struct lane_mail *calls, uint32_t count)
+{
+    uint32_t open = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct record *record = lane_find(lane, calls[i].index, calls[i].generation);
+        if (record && !life_ended(record_life(record)))
+            calls[open++] = calls[i];
+    }
+    return open;
+}

@@ -240,6 +240,8 @@ struct lane_mail {
     enum lane_cell_kind kind;
     uint32_t detail;
 };
+/** Takes what has ended, or is no more, out of `calls`, and keeps the others' order; returns how many. */
+uint32_t lane_keep_open(const struct lane *lane, struct lane_mail *calls, uint32_t count);
 /** Puts a cell into the mailbox of `slot` and wakes it. Errors: MORAY_BUSY: no cell left; the agent is
  *  woken all the same, and finds what became ready or ended among all records. */
 MORAY_MUST_CHECK enum moray_code lane_post(struct lane *lane, uint16_t slot, uint32_t index,
