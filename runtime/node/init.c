@@ -13,6 +13,7 @@
 #include "base/chaos.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/streams.h"
 #include "base/time.h"
 #include "fabric/fabric.h"
 #include "node/agent.h"
@@ -400,6 +401,7 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
     if (me.role >= ROLE_FORKED)
         return last_set(MORAY_WRONG_STATE, "moray_init in a process that is a job's already: a "
                                            "task, an actor, or a child of one");
+    streams_open();
     static bool watches_forks;
     if (!watches_forks && /* the workers inherit it */
         pthread_atfork(process_forking, fork_made, forked) == 0)

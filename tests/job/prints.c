@@ -4,6 +4,7 @@
  *
  *     pieces    a line printed in pieces by each of several tasks at the same time
  *     half      a line without its end, by a task that goes on for 3 s; then "done" by the driver
+ *     closed    with standard streams closed: tasks and driver print all the same, and go on
  *     killed    lines and half a line, then SIGKILL; by a task and by an actor
  */
 #include "law.h"
@@ -16,6 +17,13 @@ MORAY_TASK(int32_t, prints_pieces, (int32_t, who), (int32_t, lines))
         printf("\n");
     }
     return 0;
+}
+
+MORAY_TASK(int32_t, prints_a_line, (int32_t, number))
+{
+    printf("a line of a task: %d\n", number);
+    fprintf(stderr, "a word of a task: %d\n", number);
+    return 1;
 }
 
 MORAY_TASK(int32_t, prints_half, (int32_t, ms))
@@ -66,6 +74,19 @@ static void half(void)
     moray_take_as(int32_t, ref);
 }
 
+static int closed(void)
+{
+    int64_t lines = 0;
+
+    for (int i = 0; i < 50; i++) {
+        lines += moray_take_as(int32_t, moray_call(prints_a_line, i));
+        printf("a line of the driver that is as long as a line may well be, and longer: %d\n", i);
+        fflush(stdout);
+        fprintf(stderr, "a word of the driver\n");
+    }
+    return lines == 50 ? 0 : 1;
+}
+
 static void killed(void)
 {
     speaker_actor actor = moray_new(speaker);
@@ -84,13 +105,17 @@ static void killed(void)
 
 int main(int argc, char **argv)
 {
+    int failed = 0;
+
     (void)law_name, (void)law_failed, (void)laws_run, (void)shared;
     moray_init(&argc, &argv);
     if (argc > 1 && !strcmp(argv[1], "pieces"))
         pieces();
     else if (argc > 1 && !strcmp(argv[1], "half"))
         half();
+    else if (argc > 1 && !strcmp(argv[1], "closed"))
+        failed = closed();
     else if (argc > 1 && !strcmp(argv[1], "killed"))
         killed();
-    return moray_finalize();
+    return moray_finalize() || failed;
 }

@@ -36,4 +36,12 @@ judge "line 46: all lines of a killed actor come out" "$(grep -c '^actor line ' 
 judge "line 46: and what they had begun" "$(grep -c -E '^(task|actor) half' <<<"$out")" 2
 before=$(sed '/the driver/,$d' <<<"$out" | grep -c -E '^(task|actor) ')
 judge "line 46: within 1 s" "$before" 202
+
+closed() { # NAME CLOSED
+    tap_run 30 "$1 closed: what is printed goes nowhere, and the job goes on" env "${settings[@]}" \
+        "${launch[@]}" bash -c "exec \"\$0\" closed $2" "$program"
+}
+closed "standard input and output" '<&- >&-'
+closed "standard output and error" '>&- 2>&-'
+closed "all standard streams" '<&- >&- 2>&-'
 tap_done
