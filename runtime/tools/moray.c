@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/settings.h"
+#include "base/streams.h"
 #include "tools/command.h"
 #include "tools/cores.h"
 #include "tools/job.h"
@@ -198,6 +199,7 @@ int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "";
 
+    streams_open();
     if (!strcmp(word, "run"))
         return run(argc - 1, argv + 1);
     if (!strcmp(word, "settings"))

@@ -38,6 +38,9 @@ status "an exit status is passed on" 7 "" "$moray" run -- sh -c 'exit 7'
 status "an exit status is passed on by mpirun" 7 "" "$moray" run -n 2 -- sh -c 'exit 7'
 status "a signal is passed on by mpirun" 139 "" "$moray" run -n 2 -- sh -c 'kill -SEGV $$'
 status "a program that is not there is named" 127 "./nothing" "$moray" run -n 2 ./nothing
+# shellcheck disable=SC2016 # the inner shell's
+status "without a standard input it waits for the program as long as that takes" 0 "six seconds" \
+    bash -c 'exec "$0" run -n 2 -- sh -c "sleep 6; echo six seconds" <&-' "$moray"
 touch plain
 status "a file that is no program is named" 126 "./plain" "$moray" run -n 2 ./plain
 status "no program" 2 "no program" "$moray" run -n 2
