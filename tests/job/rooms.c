@@ -211,7 +211,8 @@ static void setup(void)
     moray_ref busy[2];
 
     for (int i = 0; i < 2; i++)
-        busy[i] = moray_call_with((.on_rank = 2), opens, 20000); /* for longer than all that follows */
+        busy[i] =
+            moray_call_with((.on_rank = 2), opens, 20000); /* for longer than all that follows */
     for (int i = 0; i < COUNT; i++)
         all[i] = moray_call_with((.on_rank = 2), takes, few);
     nanosleep(&(struct timespec){.tv_sec = 2}, NULL); /* all are there, or refused */
