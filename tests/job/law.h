@@ -179,6 +179,12 @@ static inline void gate_wait(const char *gate)
         law_sleep_ms(2);
 }
 
+MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
+{
+    law_sleep_ms(ms);
+    return value;
+}
+
 MORAY_TASK(int32_t, law_nothing)
 {
     return 0;

@@ -3,23 +3,7 @@
  * a waiter's stack). The driver that polls and the one that computes run with one core as well: laws.sh
  * is given MORAY_CORES=1 for that.
  */
-#include "law.h"
-
-MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
-{
-    law_sleep_ms(ms);
-    return value;
-}
-
-typedef struct {
-    char text[16];
-} word;
-
-MORAY_TASK(int32_t, after_gate, (word, gate), (int32_t, value))
-{
-    gate_wait(gate.text);
-    return value;
-}
+#include "keys.h"
 
 MORAY_TASK(int64_t, plus_one, (int64_t, x))
 {

@@ -11,8 +11,9 @@ here=$(dirname "$(realpath "$0")")
 . "$here/../tap.sh"
 
 build=$1/sanitized source=$2
-programs=(apps/quickstart/section5 tests/laws_objects tests/laws_tasks tests/laws_actors
-    tests/laws_nesting tests/laws_gcs tests/laws_bad_input tests/test_message)
+programs=(apps/quickstart/section5 tests/laws_objects tests/laws_object_lifetime tests/laws_references
+    tests/laws_tasks tests/laws_inherited tests/laws_actors tests/laws_actor_deaths
+    tests/laws_actor_lifetime tests/laws_nesting tests/laws_gcs tests/laws_bad_input tests/test_message)
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 for signal in segv abort sigbus sigfpe sigill; do ASAN_OPTIONS+=:handle_$signal=0; done
@@ -51,10 +52,11 @@ for fabric in ofi mpi; do
     clean "section 5, 2 ranks, $fabric" env MORAY_FABRIC=$fabric MORAY_SHARE=0 \
         mpirun --oversubscribe -n 2 "$build/apps/quickstart/section5"
 done
-for name in tasks bad_input; do
+for name in tasks inherited bad_input; do
     clean "laws of $name, alone" "$here/laws.sh" "$build/tests/laws_$name" 0
 done
-for name in objects:ofi tasks:mpi actors:ofi nesting:mpi gcs:ofi; do
+for name in objects:ofi object_lifetime:ofi references:ofi tasks:mpi inherited:mpi actors:ofi \
+    actor_deaths:ofi actor_lifetime:ofi nesting:mpi gcs:ofi; do
     clean "laws of ${name%:*}, 2 ranks, ${name#*:}" "$here/laws.sh" \
         "$build/tests/laws_${name%:*}" 2 "MORAY_FABRIC=${name#*:}"
 done

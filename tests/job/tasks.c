@@ -1,51 +1,9 @@
 /**
- * Tasks: semantics.md 12 to 18 and 20, cancelling of queued tasks, decisions.md 12, 28, 41 and 42.
- * What a task did is counted by keys of the job, so that it holds on every rank.
+ * Tasks: semantics.md 12 to 18 and 20, cancelling of queued tasks, decisions.md 28, 41 and 42.
  */
-#include "law.h"
+#include "keys.h"
 
-#include <dlfcn.h>
 #include <math.h>
-#include <sys/wait.h>
-
-static int64_t counted(const char *key)
-{
-    int64_t sum = 0;
-
-    if (moray_kv_add("law", key, 0, &sum) != MORAY_OK)
-        return -1;
-    return sum;
-}
-
-static int64_t count(const char *key)
-{
-    int64_t sum = -1;
-    moray_kv_add("law", key, 1, &sum);
-    return sum;
-}
-
-typedef struct {
-    char text[24];
-} word;
-
-static word say(const char *text)
-{
-    word w = {""};
-    snprintf(w.text, sizeof(w.text), "%s", text);
-    return w;
-}
-
-MORAY_TASK(int32_t, after, (int32_t, ms), (int32_t, value))
-{
-    law_sleep_ms(ms);
-    return value;
-}
-
-MORAY_TASK(int32_t, after_gate, (word, gate), (int32_t, value))
-{
-    gate_wait(gate.text);
-    return value;
-}
 
 MORAY_TASK(int32_t, counts, (word, key), (int32_t, value))
 {
@@ -66,24 +24,6 @@ MORAY_TASK(int32_t, fails_until, (word, key), (int32_t, good))
     if (run < good)
         moray_fail(MORAY_FAILED, "run %d is too early", (int)run);
     return (int32_t)run;
-}
-
-/* Ends its process in a way, but for the run `good` and later. */
-MORAY_TASK(int32_t, dies_until, (word, key), (int32_t, how), (int32_t, good))
-{
-    int64_t run = count(key.text);
-
-    if (run >= good)
-        return (int32_t)run;
-    if (how == 0)
-        exit(7);
-    if (how == -1)
-        abort();
-    if (how == -2)
-        _exit(0);
-    raise(how);
-    law_sleep_ms(1000);
-    return 0;
 }
 
 MORAY_TASK(void, does_nothing, (int32_t, ms))
@@ -189,28 +129,6 @@ MORAY_TASK(int32_t, clear_most)
 {
     atomic_store(&shared[1], 0);
     return 0;
-}
-
-static int32_t setup_value;
-static void setup_fn(const void *value, size_t size)
-{
-    if (size == sizeof(setup_value))
-        memcpy(&setup_value, value, size);
-}
-MORAY_TASK(int32_t, set_up)
-{
-    return setup_value;
-}
-MORAY_ACTOR(asked);
-MORAY_METHOD(int32_t, asked, set_up)
-{
-    return setup_value;
-}
-
-static int32_t before_init, after_init;
-MORAY_TASK(int32_t, globals)
-{
-    return before_init * 10 + after_init;
 }
 
 /* ---- 12 ---- */
@@ -751,70 +669,7 @@ static void many_random_cancels_hang_nothing(void)
     }
 }
 
-/* ---- Decisions 12, 42 ---- */
-
-static void what_main_did_after_init_is_not_seen_by_tasks(void)
-{
-    after_init = 5;
-    for (int node = 0; node < node_count(); node++)
-        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(node)), globals)),
-                    70);
-}
-
-MORAY_TASK(int32_t, sets_up)
-{
-    int32_t value = 1;
-    return (int32_t)moray_setup(setup_fn, &value, sizeof(value));
-}
-
-static void settings_are_shipped_by_moray_setup(void)
-{
-    int32_t value = 1234;
-
-    DEMAND_OK(moray_setup(setup_fn, &value, sizeof(value)));
-    value = 0;
-    for (int i = 0; i < 20; i++)
-        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.on_rank = on_node(i)), set_up)), 1234);
-    /* a process that starts later as well: a worker after a death, and an actor */
-    for (int node = 0; node < node_count(); node++) {
-        asked_actor actor = moray_new_with((.on_rank = on_node(node)), asked);
-        DEMAND_SAME(moray_take_as(int32_t, moray_call(asked_set_up, actor)), 1234);
-        DEMAND_OK(moray_actor_release(actor));
-    }
-    moray_ref dead = moray_call_with((.attempts = 1), dies_until, say("setup"), SIGKILL, 2);
-    DEMAND_CODE(moray_get_bytes(dead, NULL, 0, 0), MORAY_DIED);
-    DEMAND_OK(moray_release(dead));
-    for (int i = 0; i < 20; i++)
-        DEMAND_SAME(moray_take_as(int32_t, moray_call(set_up)), 1234);
-    DEMAND_CODE(moray_setup(NULL, &value, 4), MORAY_INVALID);
-    DEMAND_CODE(moray_setup(setup_fn, &value, 65537), MORAY_INVALID);
-    DEMAND_CODE(moray_setup(setup_fn, NULL, 4), MORAY_INVALID);
-    DEMAND_SAME(moray_take_as(int32_t, moray_call(sets_up)), MORAY_WRONG_STATE);
-    if (moray_ranks() > 1) { /* a library lies elsewhere there */
-        void (*of_a_library)(const void *, size_t);
-        *(void **)&of_a_library = dlsym(dlopen(NULL, RTLD_LAZY), "getpid");
-        DEMAND_CODE(moray_setup(of_a_library, &value, 4), MORAY_INVALID);
-    }
-}
-
-MORAY_TASK(int32_t, calls_set_up_later)
-{
-    gate_open("a task has begun");
-    gate_wait("set up");
-    return moray_take_as(int32_t, moray_call(set_up));
-}
-
-/* On the stack of a task that began before, too. */
-static void what_is_set_up_is_there_for_the_next_task(void)
-{
-    int32_t value = 4321;
-    moray_ref ref = moray_call(calls_set_up_later);
-
-    gate_wait("a task has begun");
-    DEMAND_OK(moray_setup(setup_fn, &value, sizeof(value)));
-    gate_open("set up");
-    DEMAND_SAME(moray_take_as(int32_t, ref), 4321);
-}
+/* ---- Decision 42 ---- */
 
 static void an_uncaught_error_ends_the_callers_task_with_the_story(void)
 {
@@ -866,43 +721,6 @@ static void large_arguments_travel_or_are_refused(void)
     DEMAND_NAMES(last_story(), "put what is large");
 }
 
-/* The signal that ended a child of the task. */
-MORAY_TASK(int32_t, ends_its_child, (bool, executes), (int32_t, number))
-{
-    int32_t status = 0;
-    pid_t child = fork();
-
-    if (child == 0) {
-        if (executes)
-            execlp("sleep", "sleep", "5", (char *)NULL);
-        sleep(5);
-        _exit(0);
-    }
-    usleep(executes ? 100000 : 0); /* it is to be another program by then */
-    kill(child, number);
-    return waitpid(child, &status, 0) == child && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-}
-
-MORAY_TASK(int32_t, passes_by, (int32_t, number))
-{
-    return raise(number);
-}
-
-/* Launchers send these to every process of a job; a worker goes on, but what it started ends. */
-static void signals_for_the_rank_end_what_a_task_starts(void)
-{
-    static const int32_t signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
-
-    for (size_t i = 0; i < COUNT_OF(signals); i++) {
-        DEMAND_SAME(moray_take_as(int32_t, moray_call_with((.attempts = 1), passes_by, signals[i])),
-                    0);
-        DEMAND_SAME(moray_take_as(int32_t, moray_call(ends_its_child, true, signals[i])),
-                    signals[i]);
-        DEMAND_SAME(moray_take_as(int32_t, moray_call(ends_its_child, false, signals[i])),
-                    signals[i]);
-    }
-}
-
 static const struct law laws[] = {
     {"line 12: submission returns at once", submission_returns_at_once, 10},
     {"line 12: references are resolved before the body runs",
@@ -941,19 +759,11 @@ static const struct law laws[] = {
      who_holds_a_queued_task_cancels_it_anywhere, 30},
     {"line 21: five thousand tasks with random cancels hang nothing",
      many_random_cancels_hang_nothing, 30},
-    {"decision 12: what main did after moray_init is not seen by tasks",
-     what_main_did_after_init_is_not_seen_by_tasks, 10},
-    {"decision 12: settings are shipped by moray_setup", settings_are_shipped_by_moray_setup, 20},
-    {"decision 12: … before the next task, on a waiter's stack too",
-     what_is_set_up_is_there_for_the_next_task, 30},
     {"decision 42: an uncaught error ends the caller's task with the story",
      an_uncaught_error_ends_the_callers_task_with_the_story, 10},
-    {"signals for the rank end what a task starts", signals_for_the_rank_end_what_a_task_starts,
-     60},
 };
 
 int main(int argc, char **argv)
 {
-    before_init = 7;
     return laws_main(argc, argv, laws, COUNT_OF(laws));
 }
