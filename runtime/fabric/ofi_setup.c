@@ -60,6 +60,21 @@ static enum moray_code failed(struct moray_error *error, const char *what, int r
                      ofi_library.strerror(-result));
 }
 
+static enum moray_code not_found(const char *provider, const char *ip, int result,
+                                 struct moray_error *error)
+{
+    const char *only =
+        getenv("FI_PROVIDER"); /* what libfabric itself goes by, perhaps the site's */
+    char hint[128] = "leave MORAY_PROVIDER empty for the usual one";
+
+    if (only && *only && !has_part(provider, only))
+        snprintf(hint, sizeof(hint), "FI_PROVIDER=%.64s lets it look at no other: unset it", only);
+    return error_set(error, MORAY_SYSTEM,
+                     "libfabric has no provider %s on %s with messages and one-sided reads: %s "
+                     "(fi_info -l lists those there are; %s)",
+                     provider, ip, ofi_library.strerror(-result), hint);
+}
+
 static enum moray_code discover(struct ofi *ofi, struct moray_error *error)
 {
     struct fi_info *hints = ofi_library.dupinfo(NULL);
@@ -83,11 +98,7 @@ static enum moray_code discover(struct ofi *ofi, struct moray_error *error)
         result = ofi_library.getinfo(FI_VERSION(1, 17), NULL, NULL, 0, hints, &ofi->info);
     ofi_library.freeinfo(hints);
     if (result)
-        return error_set(error, MORAY_SYSTEM,
-                         "libfabric has no provider %s on %s with messages and one-sided reads: "
-                         "%s (fi_info -l lists those there are; leave MORAY_PROVIDER empty for the "
-                         "usual one)",
-                         provider, ip, ofi_library.strerror(-result));
+        return not_found(provider, ip, result, error);
     return ofi->base.options.provider_forced ? MORAY_OK
                                              : refuse(ofi->info->fabric_attr->prov_name, error);
 }

@@ -58,6 +58,10 @@ for provider in udp 'UDP;ofi_rxd' shm net sockets; do
 done
 tap_output 20 "a provider that behaves may be named" 7 \
     env MORAY_PROVIDER='tcp;ofi_rxm' mpirun --oversubscribe -n 2 "$same"
+refused "a provider that is not there is named" "no provider bogus .*leave MORAY_PROVIDER empty" \
+    env MORAY_SHARE=0 MORAY_PROVIDER=bogus mpirun --oversubscribe -n 2 "$same" long
+refused "a FI_PROVIDER that hides Moray's is named" "no provider tcp.*FI_PROVIDER=verbs .*unset it" \
+    env MORAY_SHARE=0 FI_PROVIDER=verbs mpirun --oversubscribe -n 2 "$same" long
 tap_output 20 "a ! takes the provider that was named" 7 \
     env MORAY_PROVIDER='tcp;ofi_rxm!' mpirun --oversubscribe -n 2 "$same"
 tap_done
