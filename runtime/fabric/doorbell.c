@@ -50,7 +50,7 @@ struct doorbell {
     int epoll_fd, listen_fd, timer_fd;
     struct time_awake awake;
     bool ticking;       /* some link has a deadline, some dial waits for its next try */
-    bool listen_paused; /* no descriptor was free for a newcomer: taken up at the next tick */
+    bool listen_paused; /* a newcomer could not be taken: it is tried again at the next tick */
     const struct doorbell_handler *handler; /* while doorbell_poll() runs */
 };
 
@@ -327,7 +327,8 @@ static bool link_flush(struct doorbell *doorbell, struct link *link)
     return true;
 }
 
-static void dial_start(struct doorbell *doorbell, uint32_t rank)
+/* Returns false if the means to try are not there now (errno): then it is tried again in a moment. */
+static bool dial_start(struct doorbell *doorbell, uint32_t rank)
 {
     struct peer *peer = &doorbell->peers[rank];
     const struct doorbell_address *address = &doorbell->addresses[rank];
@@ -340,13 +341,25 @@ static void dial_start(struct doorbell *doorbell, uint32_t rank)
     if (!link) { /* out of descriptors or memory: perhaps not for long */
         peer->again_ns = now_ns(doorbell) + tick_ns;
         tick_start(doorbell);
-        return;
+        return false;
     }
     link->deadline_ns = peer->dial_end_ns;
     peer->dial = link;
     /* A failure shows as an event of the socket, where a handler can be told of it. */
     if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 && errno != EINPROGRESS)
         link->failure = errno;
+    return true;
+}
+
+static void dial_again(struct doorbell *doorbell, uint32_t rank, uint64_t now)
+{
+    char reason[128];
+
+    if (dial_start(doorbell, rank) || now < doorbell->peers[rank].dial_end_ns)
+        return;
+    snprintf(reason, sizeof(reason), "this rank cannot connect to its agent: %s%s", strerror(errno),
+             errno == EMFILE ? " (ulimit -n)" : "");
+    rank_end(doorbell, rank, reason);
 }
 
 void doorbell_dial(struct doorbell *doorbell, uint32_t rank)
@@ -510,7 +523,7 @@ static void listen_event(struct doorbell *doorbell)
         int fd = accept4(doorbell->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         struct link *link;
 
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+        if (fd < 0 && errno != EAGAIN) { /* EMFILE, ENOBUFS …: the newcomer waits there still */
             watch(doorbell, EPOLL_CTL_MOD, doorbell->listen_fd, 0, &doorbell->listen_fd);
             doorbell->listen_paused = true;
             tick_start(doorbell);
@@ -550,7 +563,7 @@ static void deadlines(struct doorbell *doorbell)
     for (uint32_t rank = 0; rank < doorbell->options.rank_count; rank++) {
         struct peer *peer = &doorbell->peers[rank];
         if (peer->again_ns && peer->again_ns <= now)
-            dial_start(doorbell, rank);
+            dial_again(doorbell, rank, now);
         waiting |= peer->again_ns || peer->dial;
     }
     if (!waiting)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -341,6 +342,48 @@ START_TEST(a_dialler_that_was_stopped_waits_on)
 }
 END_TEST
 
+/* As many descriptors as there are now, and no more. Returns what the limit was. */
+static struct rlimit no_descriptor_more(void)
+{
+    struct rlimit before, now;
+    int next = dup(STDERR_FILENO);
+
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    now = before;
+    now.rlim_cur = (rlim_t)next;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &now), 0);
+    return before;
+}
+
+START_TEST(without_a_descriptor_a_dial_ends_in_time)
+{
+    struct rlimit before = no_descriptor_more();
+    uint64_t start = now_ms();
+
+    doorbell_dial(sides[1].doorbell, 2);
+    ck_assert(reach(&sides[1].ends, 1, 3000));
+    ck_assert_uint_ge(now_ms() - start, 600);
+    ck_assert_uint_eq(sides[1].end_rank, 2);
+    ck_assert_ptr_nonnull(strstr(sides[1].text, "ulimit -n"));
+    setrlimit(RLIMIT_NOFILE, &before);
+}
+END_TEST
+
+START_TEST(a_dial_waits_for_a_descriptor)
+{
+    struct rlimit before = no_descriptor_more();
+    int unused = 0;
+
+    doorbell_dial(sides[1].doorbell, 2);
+    reach(&unused, 1, 200);
+    ck_assert_int_eq(sides[1].ups + sides[1].ends, 0);
+    setrlimit(RLIMIT_NOFILE, &before);
+    ck_assert(reach(&sides[1].ups, 1, 2000));
+    ck_assert(reach(&sides[2].ups, 1, 2000));
+}
+END_TEST
+
 START_TEST(a_dropped_rank_stays_out)
 {
     join(1, 0);
@@ -392,6 +435,8 @@ int main(void)
     tcase_add_test(laws, a_rank_that_is_not_there_is_told);
     tcase_add_test(laws, a_mute_rank_is_told_in_time);
     tcase_add_test(laws, a_dialler_that_was_stopped_waits_on);
+    tcase_add_test(laws, without_a_descriptor_a_dial_ends_in_time);
+    tcase_add_test(laws, a_dial_waits_for_a_descriptor);
     tcase_add_test(laws, a_dropped_rank_stays_out);
     tcase_add_test(laws, a_full_connection_says_busy);
     tcase_set_timeout(laws, 30);
