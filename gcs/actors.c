@@ -417,15 +417,29 @@ enum moray_code actors_hold(struct actors *actors, uint64_t id, uint32_t rank, u
     return MORAY_OK;
 }
 
-enum moray_code actors_find(struct actors *actors, const char *space, const char *name,
-                            uint32_t rank, uint64_t epoch, uint64_t *id, struct moray_error *error)
+/* To say so after the handle is counted would be too late: who is told of an error lets nothing go. */
+static enum moray_code check_class(const struct actor *actor, uint64_t function, const char *name,
+                                   struct moray_error *error)
 {
+    if (actor->function == function)
+        return MORAY_OK;
+    return error_set(error, MORAY_WRONG_TYPE, "the actor \"%.200s\" is of another class", name);
+}
+
+enum moray_code actors_find(struct actors *actors, const char *space, const char *name,
+                            uint64_t function, uint32_t rank, uint64_t epoch, uint64_t *id,
+                            struct moray_error *error)
+{
+    enum moray_code code;
     struct actor *actor = actor_record_named(actors, space ? space : "", name);
 
     if (!actor)
         return error_set(error, MORAY_NOT_FOUND,
                          "no actor is named \"%.200s\" in the namespace \"%.200s\"", name,
                          space ? space : "");
+    code = check_class(actor, function, name, error);
+    if (code != MORAY_OK)
+        return code;
     *id = actor->id;
     return actors_hold(actors, actor->id, rank, epoch, true, 0, error);
 }
@@ -438,6 +452,9 @@ enum moray_code actors_create(struct actors *actors, const struct actors_spec *s
     enum moray_code code;
 
     if (actor && spec->or_get) {
+        code = check_class(actor, spec->function, spec->name, error);
+        if (code != MORAY_OK)
+            return code;
         *id = actor->id;
         return actors_hold(actors, actor->id, spec->creator, spec->epoch, true, now_ns, error);
     }

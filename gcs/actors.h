@@ -69,7 +69,8 @@ struct actors_spec {   /* what create is told; all is copied */
     uint64_t epoch;    /* of that handle */
     const char *space; /* namespace of the name; NULL: the job's own, "" */
     const char *name;  /* NULL: no name */
-    bool or_get;       /* if the name is taken, the answer is the actor that has it */
+    bool or_get;       /* if the name is taken, the answer is the actor that has it, if it is of the
+                          same constructor */
     uint64_t function; /* identity of the constructor */
     const void *start; /* the constructor's arguments, for each incarnation again */
     size_t start_bytes;
@@ -123,18 +124,20 @@ void actors_destroy_table(struct actors *actors);
 
 /** A rank makes an actor. `*id` is the actor's: the one in `spec`, or with or_get that of the actor
  *  that has the name already, of which the creator then holds a handle.
- *  Errors: MORAY_EXISTS if the name is taken (and not or_get) or the id is known; MORAY_INVALID for
+ *  Errors: MORAY_EXISTS if the name is taken (and not or_get) or the id is known; MORAY_WRONG_TYPE if
+ *  with or_get the actor is of another constructor: no handle of it is held then; MORAY_INVALID for
  *  a bad name or arguments over start_bytes_max; MORAY_BUSY at actor_max; MORAY_STALE if the creator
  *  is lost; MORAY_NO_MEMORY. */
 MORAY_MUST_CHECK enum moray_code actors_create(struct actors *actors,
                                                const struct actors_spec *spec, uint64_t now_ns,
                                                uint64_t *id, struct moray_error *error);
 
-/** A rank asks for an actor by name; from now on it holds a handle, with that epoch.
- *  Errors: MORAY_NOT_FOUND, MORAY_NO_MEMORY. */
+/** A rank asks for an actor by name and constructor; from now on it holds a handle, with that epoch.
+ *  Errors: MORAY_NOT_FOUND, MORAY_WRONG_TYPE, MORAY_NO_MEMORY; then it holds none by this. */
 MORAY_MUST_CHECK enum moray_code actors_find(struct actors *actors, const char *space,
-                                             const char *name, uint32_t rank, uint64_t epoch,
-                                             uint64_t *id, struct moray_error *error);
+                                             const char *name, uint64_t function, uint32_t rank,
+                                             uint64_t epoch, uint64_t *id,
+                                             struct moray_error *error);
 
 /** A word about a rank's handles: its count left 0 (`set`), or is 0 again. Another rank may pass it
  *  on; late and repeated words are harmless (base/holders.h). A rank that begins to hold is told the

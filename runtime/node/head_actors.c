@@ -170,12 +170,6 @@ static void create(uint32_t rank, uint64_t token, const struct request_actor *re
     head_actor_actions();
     moray_actor answer = {
         .node = rank + 1, .index = (uint32_t)id, .generation = (uint32_t)(id >> 32)};
-    struct actors_line line;
-    if (actors_get(head_actors(), id, &line) && line.function != request->class_id) {
-        snprintf(error.text, sizeof(error.text), "the actor \"%s\" is of another class", name);
-        head_reply(rank, token, MORAY_WRONG_TYPE, error.text, strlen(error.text) + 1);
-        return;
-    }
     head_reply(rank, token, MORAY_OK, &answer, sizeof(answer));
 }
 
@@ -183,7 +177,6 @@ static void named(uint32_t rank, uint64_t token, const struct request_name *requ
 {
     char name[ACTORS_NAME_BYTES_MAX + 1];
     struct moray_error error;
-    struct actors_line line;
     uint64_t id;
 
     if (request->name_bytes > count - sizeof(*request) ||
@@ -192,17 +185,12 @@ static void named(uint32_t rank, uint64_t token, const struct request_name *requ
         return;
     }
     snprintf(name, sizeof(name), "%.*s", (int)request->name_bytes, (const char *)(request + 1));
-    if (actors_find(head_actors(), NULL, name, rank, agent.next_actor_id++ + 1, &id, &error) !=
-        MORAY_OK) {
+    if (actors_find(head_actors(), NULL, name, request->class_id, rank, agent.next_actor_id++ + 1,
+                    &id, &error) != MORAY_OK) {
         head_reply(rank, token, error.code, error.text, strlen(error.text) + 1);
         return;
     }
     head_actor_actions();
-    if (actors_get(head_actors(), id, &line) && line.function != request->class_id) {
-        snprintf(error.text, sizeof(error.text), "the actor \"%s\" is of another class", name);
-        head_reply(rank, token, MORAY_WRONG_TYPE, error.text, strlen(error.text) + 1);
-        return;
-    }
     moray_actor answer = {
         .node = rank + 1, .index = (uint32_t)id, .generation = (uint32_t)(id >> 32)};
     head_reply(rank, token, MORAY_OK, &answer, sizeof(answer));

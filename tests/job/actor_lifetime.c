@@ -132,6 +132,33 @@ static void a_process_that_ends_holds_nothing_any_more(void)
         }
 }
 
+MORAY_TASK(int32_t, asks_by_the_wrong_class, (word, name), (int32_t, makes))
+{
+    keeper_actor wrong = makes ? moray_new_with((.name = name.text, .get_if_exists = 1), keeper)
+                               : moray_actor_named(keeper, name.text);
+
+    return wrong.handle.node ? 0 : (int32_t)moray_last(NULL);
+}
+
+static void who_asks_for_an_actor_by_the_wrong_class_holds_nothing(void)
+{
+    for (int i = 0; i < 4; i++) {
+        word key = say_number("33 class", i);
+        char ended[40];
+        built_actor actor =
+            moray_new_with((.name = key.text, .on_rank = on_node(i / 2)), built, key, 1);
+        DEMAND_SAME(moray_take_as(int32_t, moray_call(built_value, actor)), 1);
+        for (int node = 0; node < node_count(); node++)
+            DEMAND_SAME(
+                moray_take_as(int32_t, moray_call_with((.on_rank = on_node(node)),
+                                                       asks_by_the_wrong_class, key, i % 2)),
+                MORAY_WRONG_TYPE);
+        DEMAND_OK(moray_actor_release(actor));
+        snprintf(ended, sizeof(ended), "%s ended", key.text);
+        DEMAND(count_becomes(ended, 1));
+    }
+}
+
 MORAY_TASK(int32_t, asks_until_it_dies, (word, name), (int32_t, us))
 {
     if (!law_dies_after(&us))
@@ -289,6 +316,8 @@ static const struct law laws[] = {
      a_process_that_ends_holds_nothing_any_more, 30},
     {"line 33: a process that ends while it asks for an actor holds nothing",
      a_process_that_ends_while_it_asks_holds_nothing, 60},
+    {"line 33: who asks for an actor by the wrong class holds nothing",
+     who_asks_for_an_actor_by_the_wrong_class_holds_nothing, 60},
     {"line 33: who dies while it takes a handle leaves none",
      who_dies_while_it_takes_a_handle_leaves_none, 30},
     {"line 33: a clean exit is never restarted", a_clean_exit_is_never_restarted, 20},

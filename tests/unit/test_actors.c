@@ -249,15 +249,20 @@ END_TEST
 START_TEST(a_name_has_one_actor_in_a_namespace)
 {
     struct actors_spec other = {.id = 9, .space = "other", .name = "n"};
+    struct actors_spec wrong = {
+        .id = 8, .creator = 4, .epoch = 1, .name = "n", .function = 78, .or_get = true};
     uint64_t id;
 
-    ck_assert_int_eq(actors_find(actors, NULL, "n", 4, 1, &id, &error), MORAY_NOT_FOUND);
+    ck_assert_int_eq(actors_find(actors, NULL, "n", 77, 4, 1, &id, &error), MORAY_NOT_FOUND);
     bring_up(1, "n", 0);
     ck_assert_int_eq(create(2, "n", 0, false), MORAY_EXISTS);
     ck_assert_int_eq(create(2, "n", 0, true), MORAY_OK); /* get or create: one winner */
     ck_assert_uint_eq(made, 1);
+    ck_assert_int_eq(actors_find(actors, NULL, "n", 78, 4, 1, &id, &error), MORAY_WRONG_TYPE);
+    ck_assert_int_eq(actors_create(actors, &wrong, now_ns, &made, &error), MORAY_WRONG_TYPE);
+    ck_assert(quiet()); /* rank 4 holds nothing by that */
     ck_assert_int_eq(actors_create(actors, &other, now_ns, &made, &error), MORAY_OK);
-    ck_assert_int_eq(actors_find(actors, NULL, "n", 4, 1, &id, &error), MORAY_OK);
+    ck_assert_int_eq(actors_find(actors, NULL, "n", 77, 4, 1, &id, &error), MORAY_OK);
     ck_assert_uint_eq(id, 1);
     ck_assert(acts(ACTORS_CHOOSE, 9, UINT32_MAX));
     ck_assert(acts(ACTORS_TELL, 1, 4)); /* it begins to hold; rank 0 knows already */
@@ -265,7 +270,7 @@ START_TEST(a_name_has_one_actor_in_a_namespace)
     ck_assert(quiet() && state(1) == ACTORS_ALIVE);
     ck_assert_int_eq(hold(1, 4, 1, false), MORAY_OK);
     ck_assert(acts(ACTORS_FINISH, 1, 5)); /* nobody can reach it: the name is free */
-    ck_assert_int_eq(actors_find(actors, NULL, "n", 4, 2, &id, &error), MORAY_NOT_FOUND);
+    ck_assert_int_eq(actors_find(actors, NULL, "n", 77, 4, 2, &id, &error), MORAY_NOT_FOUND);
     ck_assert_int_eq(create(3, "n", 0, true), MORAY_OK);
     ck_assert_uint_eq(made, 3);
 }
