@@ -11,6 +11,8 @@ struct repair {
     const struct repair_calls *calls;
     uint16_t dead;
     uint32_t end;    /* records that any slot has claimed */
+    uint32_t *there; /* those to be looked at, ascending: see find_there() */
+    uint32_t there_count;
     uint32_t *holds; /* a record: pending tasks of the dead, kept alive, that hold it */
     uint8_t *marks;  /* a record: KEPT, LISTED */
     uint32_t *path;  /* tasks kept whose inputs are still to be looked at */
@@ -33,6 +35,21 @@ static void set_life(struct record *record, enum record_state state, uint32_t sl
     do
         next = life_of(state, slot, attempt, life_generation(life)) | (life & LIFE_WAITED);
     while (!atomic_compare_exchange_weak(&record->life, &life, next));
+}
+
+/* The records of the dead, and those of others that are not free: a free one has nothing of the dead, who
+ * may have held, awaited or told it only while it was lent to it, as it is until the repair. What begins
+ * a life from now on never met the dead. One look at each, as there may be a million, nearly all free. */
+static void find_there(struct repair *repair)
+{
+    struct lane *lane = repair->lane;
+
+    for (uint32_t first = 0; first < repair->end; first += POOL_SLAB_ITEMS) {
+        bool own = lane_home(lane, first) == repair->dead;
+        for (uint32_t index = first; index < first + POOL_SLAB_ITEMS; index++)
+            if (own || life_state(record_life(lane_record(lane, index))) > RECORD_ORPHAN)
+                repair->there[repair->there_count++] = index;
+    }
 }
 
 /* What the dead had written of a result no reader has seen; its block is in its own slabs. What that
@@ -83,10 +100,10 @@ static void free_cell(struct lane *lane, uint32_t link)
 /* The record whose end the dead was telling; at most one. */
 static uint32_t find_told(const struct repair *repair)
 {
-    for (uint32_t index = 0; index < repair->end; index++) {
-        uint64_t life = record_life(lane_record(repair->lane, index));
+    for (uint32_t i = 0; i < repair->there_count; i++) {
+        uint64_t life = record_life(lane_record(repair->lane, repair->there[i]));
         if (life_telling(life) && life_slot(life) == repair->dead)
-            return index;
+            return repair->there[i];
     }
     return RECORD_NONE;
 }
@@ -255,14 +272,16 @@ static void find_kept(struct repair *repair)
 {
     struct lane *lane = repair->lane;
 
-    for (uint32_t index = 0; index < repair->end; index++) {
+    for (uint32_t i = 0; i < repair->there_count; i++) {
+        uint32_t index = repair->there[i];
         const struct record *record = lane_record(lane, index);
         if (lane_home(lane, index) == repair->dead &&
             (life_state(record_life(record)) == RECORD_RUNNING || held_by_others(lane, record) ||
              (record_flags(record) & RECORD_GENERAL)))
             keep_all(repair, index);
     }
-    for (uint32_t index = 0; index < repair->end; index++) {
+    for (uint32_t i = 0; i < repair->there_count; i++) {
+        uint32_t index = repair->there[i];
         uint64_t life = record_life(lane_record(lane, index));
         if (lane_home(lane, index) != repair->dead || repair->marks[index] & KEPT ||
             (life_state(life) != RECORD_WAITING && life_state(life) != RECORD_QUEUED))
@@ -435,12 +454,12 @@ static void find_running(struct repair *repair)
     uint32_t top = atomic_load(&repair->lane->slots[repair->dead].top);
 
     /* Further results before their tasks: who fails a task fails those of its results that are open. */
-    for (uint32_t i = 0; i < 2 * repair->end; i++) {
-        uint32_t index = i % repair->end;
+    for (uint32_t i = 0; i < 2 * repair->there_count; i++) {
+        uint32_t index = repair->there[i % repair->there_count];
         const struct record *record = lane_record(repair->lane, index);
         uint64_t life = record_life(record);
         if (life_state(life) != RECORD_RUNNING || life_slot(life) != repair->dead ||
-            (i < repair->end) != (record->kind == RECORD_OBJECT))
+            (i < repair->there_count) != (record->kind == RECORD_OBJECT))
             continue;
         if (life & LIFE_CANCELLING)
             finish_cancel(repair, index);
@@ -453,14 +472,14 @@ static void each_record(struct repair *repair)
 {
     find_running(repair);
     find_kept(repair);
-    for (uint32_t index = 0; index < repair->end; index++)
-        if (lane_home(repair->lane, index) == repair->dead)
-            own_record(repair, index);
+    for (uint32_t i = 0; i < repair->there_count; i++)
+        if (lane_home(repair->lane, repair->there[i]) == repair->dead)
+            own_record(repair, repair->there[i]);
         else
-            other_record(repair, index);
+            other_record(repair, repair->there[i]);
     find_listed(repair);
-    for (uint32_t index = 0; index < repair->end; index++)
-        tell_again(repair, index);
+    for (uint32_t i = 0; i < repair->there_count; i++)
+        tell_again(repair, repair->there[i]);
 }
 
 /* It may have died while it popped: what it was about to pop is in no queue. A thief that looked before
@@ -495,11 +514,39 @@ bool lane_tell_untold(struct lane *lane, const struct repair_calls *calls)
     return true;
 }
 
+/* Zeros that are not touched cost nothing, however many records there are. */
+static bool take_memory(struct repair *repair)
+{
+    repair->holds = calloc(repair->end + 1, sizeof(*repair->holds));
+    repair->marks = calloc(repair->end + 1, sizeof(*repair->marks));
+    repair->path = malloc((repair->end + 1) * sizeof(*repair->path));
+    repair->there = malloc((repair->end + 1) * sizeof(*repair->there));
+    return repair->holds && repair->marks && repair->path && repair->there;
+}
+
+static void free_memory(struct repair *repair)
+{
+    free(repair->holds);
+    free(repair->marks);
+    free(repair->path);
+    free(repair->there);
+}
+
+/* False: the cell that the dead was pushing is in somebody's hands. */
+static bool each_list(struct repair *repair)
+{
+    uint32_t told = find_told(repair);
+
+    finish_chain(repair->lane, repair->dead, told);
+    if (told != RECORD_NONE)
+        take_over_telling(repair->lane, told);
+    return judge_push(repair->lane, repair->dead);
+}
+
 bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *calls)
 {
     struct lane_slot *slot = &lane->slots[dead];
     struct repair repair = {.lane = lane, .calls = calls, .dead = dead};
-    uint32_t told;
     bool done = false;
 
     pool_raise(&lane->record_pool);
@@ -511,25 +558,17 @@ bool lane_repair(struct lane *lane, uint16_t dead, const struct repair_calls *ca
     atomic_store(&slot->waits, 0);
     settle_queue(slot);
 
-    told = find_told(&repair);
-    finish_chain(lane, dead, told);
-    if (told != RECORD_NONE)
-        take_over_telling(lane, told);
-    if (!judge_push(lane, dead))
-        return false;
-    repair.holds = calloc(repair.end + 1, sizeof(*repair.holds));
-    repair.marks = calloc(repair.end + 1, sizeof(*repair.marks));
-    repair.path = malloc((repair.end + 1) * sizeof(*repair.path));
-    if (repair.holds && repair.marks && repair.path) {
+    if (take_memory(&repair)) {
+        find_there(&repair);
+        done = each_list(&repair);
+    }
+    if (done) {
         each_record(&repair);
         free_cells(lane, dead);
         arena_repair(&lane->arena, dead);
         atomic_store(&slot->top, 0);
         wake_all(lane);
-        done = true;
     }
-    free(repair.holds);
-    free(repair.marks);
-    free(repair.path);
+    free_memory(&repair);
     return done;
 }

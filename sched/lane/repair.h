@@ -11,7 +11,8 @@
  *     entries it had taken    every record that is QUEUED and in no queue is told to the agent, which
  *                             queues it again
  *     wake-ups it owed        everybody who sleeps is woken
- * Threads: the agent. Cost: one pass over all records and all pages.
+ * Threads: the agent. Cost: one pass over all records and all pages, a few more over records that are
+ * not free.
  */
 #ifndef MORAY_SCHED_LANE_REPAIR_H
 #define MORAY_SCHED_LANE_REPAIR_H

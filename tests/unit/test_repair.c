@@ -1,4 +1,6 @@
 /** The laws of lane_repair() that tests/lane/kill, where all but one rest, does not meet. */
+#include <time.h>
+
 #include "sched/lane/inside.h"
 #include "sched/lane/queue.h"
 #include "tests/lane/node.h"
@@ -297,6 +299,53 @@ START_TEST(a_slab_claimed_without_a_word_is_found)
 }
 END_TEST
 
+/* Of this thread. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/* A job that has had a million tasks has their records for ever, free, and its processes die as before. */
+START_TEST(records_that_are_free_cost_a_death_one_look_each)
+{
+    enum { SLABS = 512, RECORDS = SLABS * POOL_SLAB_ITEMS };
+    uint64_t walk_ns = UINT64_MAX, repair_ns = UINT64_MAX, alive = 0;
+    struct node large;
+    struct lane agent;
+
+    node_open(&large, &(struct lane_options){.data_bytes = 1 << 20,
+                                             .slot_count = SLOTS,
+                                             .queue_max = 64,
+                                             .record_count = RECORDS});
+    node_attach(&large, &agent, LANE_AGENT, LANE_IS_AGENT);
+    struct pool_slab *slabs = agent.record_pool.slabs;
+    for (uint32_t slab = 0; slab < SLABS; slab++)
+        atomic_store(&slabs[slab].owner, DRIVER + 1);
+    atomic_store(&agent.control->records_claimed, SLABS);
+    for (int i = 0; i < 7; i++) {
+        uint64_t from_ns = cpu_ns();
+        for (uint32_t index = 0; index < RECORDS; index++)
+            alive += life_state(record_life(lane_record(&agent, index))) > RECORD_ORPHAN;
+        uint64_t between_ns = cpu_ns();
+        ck_assert(lane_repair(&agent, WORKER, &calls));
+        uint64_t end_ns = cpu_ns();
+        if (between_ns - from_ns < walk_ns)
+            walk_ns = between_ns - from_ns;
+        if (end_ns - between_ns < repair_ns)
+            repair_ns = end_ns - between_ns;
+    }
+    lane_detach(&agent);
+    node_close(&large);
+    ck_assert_uint_eq(alive, 0);
+    ck_assert_msg(repair_ns < 5 * walk_ns, "%u free records: a walk %llu us, a repair %llu",
+                  RECORDS, (unsigned long long)walk_ns / 1000,
+                  (unsigned long long)repair_ns / 1000);
+}
+END_TEST
+
 int main(void)
 {
     TCase *laws = tcase_create("laws");
@@ -314,5 +363,6 @@ int main(void)
     tcase_add_test(laws, a_repair_waits_while_a_mailbox_is_read);
     tcase_add_test(laws, a_cell_that_has_gone_on_is_left_alone);
     tcase_add_test(laws, a_slab_claimed_without_a_word_is_found);
+    tcase_add_test(laws, records_that_are_free_cost_a_death_one_look_each);
     return law_run("repair", laws);
 }
