@@ -10,7 +10,11 @@ static const uint32_t class_bytes[ARENA_CLASS_COUNT] = {
     1536, 2048, 3072, 4096, 5440, 6528, 8192, 10880, 16384,
 };
 
-enum { CHUNK = 4096 };
+enum {
+    CHUNK = 4096,
+    COLLECT_SLABS = 16,    /* own slabs of a class to look at before another is claimed */
+    COLLECT_PASSED = 1024, /* … and of all classes, on the way to them */
+};
 
 /* Not 0 in the copy with which tests/lane/kill shows that it finds mistakes. */
 #ifndef ARENA_BREAK
@@ -339,32 +343,43 @@ static bool claim_slab(struct arena *arena, uint32_t class)
     return false;
 }
 
+static uint32_t class_of_own(const struct arena *arena, uint32_t i)
+{
+    return rest_of(
+        atomic_load_explicit(&page_words(arena)[arena->own_pages[i]], memory_order_relaxed));
+}
+
+/* Looks at own slabs of the class in turn until one has a free block. A bounded look: who only fills the
+ * arena would else look at all that it has for each slab more. */
+static bool collect_some(struct arena *arena, uint32_t class, uint32_t slabs, uint32_t passed)
+{
+    uint32_t *turn = &arena->turn[class];
+
+    if (passed > arena->own_count)
+        passed = arena->own_count;
+    for (; passed > 0 && slabs > 0 && arena->free[class].count == 0; passed--) {
+        *turn = *turn + 1 < arena->own_count ? *turn + 1 : 0;
+        if (class_of_own(arena, *turn) != class)
+            continue;
+        slabs--;
+        collect(arena, arena->own_pages[*turn], class);
+    }
+    return arena->free[class].count > 0;
+}
+
 static uint32_t alloc_small(struct arena *arena, uint64_t bytes, uint32_t record)
 {
     uint32_t class = class_for(bytes);
     struct arena_stack *stack = &arena->free[class];
     uint32_t place;
 
-    if (stack->count == 0) {
-        for (uint32_t i = 0; i < arena->own_count; i++) {
-            uint64_t word =
-                atomic_load_explicit(&page_words(arena)[arena->own_pages[i]], memory_order_relaxed);
-            if (kind_of(word) == ARENA_SLAB && rest_of(word) == class)
-                collect(arena, arena->own_pages[i], class);
-        }
-        if (stack->count == 0 && !claim_slab(arena, class))
-            return 0;
-    }
+    if (stack->count == 0 && !collect_some(arena, class, COLLECT_SLABS, COLLECT_PASSED) &&
+        !claim_slab(arena, class) && !collect_some(arena, class, UINT32_MAX, UINT32_MAX))
+        return 0;
     place = stack->items[--stack->count];
     atomic_store_explicit(back_of(arena, page_of(arena, place), block_of(arena, place, class)),
                           record + 1, memory_order_release);
     return place;
-}
-
-static uint32_t class_of_own(const struct arena *arena, uint32_t i)
-{
-    return rest_of(
-        atomic_load_explicit(&page_words(arena)[arena->own_pages[i]], memory_order_relaxed));
 }
 
 uint32_t arena_trim(struct arena *arena)

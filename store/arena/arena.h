@@ -23,7 +23,8 @@
  *
  * Pure: a region, a slot and one callback; the kill-at-every-instruction test runs it as it is.
  * Threads: a struct arena is one thread's own; the region is shared by all.
- * Cost: small block 0 atomics to get, 1 to free elsewhere, 0 to free at home; a run 1 atomic a page.
+ * Cost: small block 0 atomics to get, 1 to free; a slab's worth of them a look at a few own slabs, however
+ * many there are; a run 1 atomic a page.
  */
 #ifndef MORAY_STORE_ARENA_ARENA_H
 #define MORAY_STORE_ARENA_ARENA_H
@@ -79,6 +80,7 @@ struct arena {
     struct arena_stack free[ARENA_CLASS_COUNT];
     uint32_t *own_pages; /* private: slabs of this slot, in the order of their claim */
     uint32_t own_count, own_capacity;
+    uint32_t turn[ARENA_CLASS_COUNT]; /* the slab of each class that was looked at last */
 };
 
 struct arena_sizes { /* what arena_plan() makes a layout of */

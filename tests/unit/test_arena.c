@@ -1,6 +1,7 @@
 /** The laws of the arena's allocator in one process; tests/lane has those of deaths and of many. */
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "store/arena/arena.h"
 #include "tests/unit/law.h"
@@ -225,6 +226,61 @@ START_TEST(a_random_history_mixes_no_blocks)
 }
 END_TEST
 
+static uint64_t cpu_ns(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+static bool refers_always(const void *in, uint32_t record, uint32_t place)
+{
+    (void)in;
+    (void)record;
+    return place != 0;
+}
+
+/* The longest of ten stretches takes no more than a few times the shortest, though the last begins with
+ * nine times as many slabs as the second. */
+START_TEST(the_last_blocks_of_many_cost_what_the_first_did)
+{
+    enum { BLOCKS = 100000, STRETCH = BLOCKS / 10 };
+    struct arena_sizes sizes = {.data_bytes = (uint64_t)BLOCKS * 16384 + DATA_BYTES,
+                                .slot_count = SLOTS,
+                                .slot_bytes = 64,
+                                .ring_entries = 64,
+                                .record_count = 512,
+                                .record_bytes = 128,
+                                .cell_count = 512,
+                                .cell_bytes = 16,
+                                .control_bytes = 4096};
+    struct arena_layout large;
+    struct arena arena;
+    uint64_t least_ns = UINT64_MAX, most_ns = 0;
+    int got = 0;
+
+    ck_assert_int_eq(arena_plan(&sizes, &large, NULL), MORAY_OK);
+    void *at = mmap(NULL, large.total_bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ck_assert_ptr_ne(at, MAP_FAILED);
+    arena_attach(&arena, at, &large, 1, refers_always);
+    for (int stretch = 0; stretch < 10; stretch++) {
+        uint64_t from_ns = cpu_ns(), ns;
+        for (int i = 0; i < STRETCH; i++)
+            got += arena_alloc(&arena, 16384, 1) != 0;
+        ns = cpu_ns() - from_ns;
+        least_ns = ns < least_ns ? ns : least_ns;
+        most_ns = ns > most_ns ? ns : most_ns;
+    }
+    arena_detach(&arena);
+    munmap(at, large.total_bytes);
+    ck_assert_int_eq(got, BLOCKS);
+    ck_assert_msg(most_ns < 6 * least_ns, "%d blocks took %llu us, and later or before %llu",
+                  STRETCH, (unsigned long long)least_ns / 1000, (unsigned long long)most_ns / 1000);
+}
+END_TEST
+
 START_TEST(sizes_that_make_no_sense_are_refused)
 {
     struct arena_layout out;
@@ -252,6 +308,7 @@ int main(void)
     tcase_add_test(laws, more_than_there_is_gets_nothing_and_changes_nothing);
     tcase_add_test(laws, what_the_dead_had_and_nobody_refers_to_is_free);
     tcase_add_loop_test(laws, a_random_history_mixes_no_blocks, 0, 20);
+    tcase_add_test(laws, the_last_blocks_of_many_cost_what_the_first_did);
     tcase_add_test(laws, sizes_that_make_no_sense_are_refused);
     return law_run("arena", laws);
 }
