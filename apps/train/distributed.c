@@ -369,7 +369,7 @@ int distributed_main(int *argc, char ***argv, const struct options *options, str
     struct training training = {.options = options};
 
     moray_init(argc, argv);
-    int failed = train(&training, report);
+    int failed = report_check(options) || train(&training, report); /* other ranks write nothing */
     report->ranks = (uint32_t)moray_ranks();
     report->workers = (uint32_t)moray_workers(); /* now that every rank has joined for long */
     let_go(&training);

@@ -37,7 +37,7 @@ int main(int argc, char **argv)
     }
     if (!options.plain)
         return distributed_main(&argc, &argv, &options, &report);
-    if (plain_train(&options, &report))
+    if (report_check(&options) || plain_train(&options, &report))
         return 1;
     return report_write(&report, &options) ? 1 : 0;
 }

@@ -12,6 +12,23 @@
 static const char *const class_names[CLASSES] = {"T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                                                  "Sandal",  "Shirt",   "Sneaker",  "Bag",   "Boot"};
 
+/* A file that is not there comes to be, and is empty until the end. */
+static int check_file(const char *path)
+{
+    FILE *file = fopen(path, "ae");
+
+    if (!file || fclose(file))
+        return say_error("cannot write %s: %s", path, strerror(errno));
+    return 0;
+}
+
+int report_check(const struct options *options)
+{
+    if (options->svg && options->svg_asked && check_file(options->svg))
+        return -1;
+    return options->json ? check_file(options->json) : 0;
+}
+
 void report_start(struct report *report)
 {
     memset(report, 0, sizeof *report);

@@ -33,6 +33,10 @@ struct report {
 /** Begins the report; allocates nothing. */
 void report_start(struct report *report);
 
+/** Whether the files that were asked for can be written: said before the training, not after it.
+ *  Errors: -1, told to the user. */
+int report_check(const struct options *options);
+
 /** Says what was read and prepared, and starts the clock of the epochs. */
 void report_ready(struct report *report, const struct extent *extent, uint64_t test_images);
 

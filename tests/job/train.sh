@@ -134,6 +134,12 @@ refused "no epochs at all" 2 "from 1 to" "$train" --epochs 0
 refused "a negative seed" 2 "--seed -1" "$train" --seed -1
 refused "no data: the package is named" 1 "dataset-fashion-mnist" "$train" --data "$work/none"
 refused "no data, plain" 1 "dataset-fashion-mnist" "$train" --plain --data "$work/none"
-refused "figures that cannot be written" 1 "$work/none/x.json" \
-    "$train" --epochs 1 --svg none --json "$work/none/x.json"
+for way in "" --plain; do
+    # shellcheck disable=SC2086 # no word or one
+    refused "figures that cannot be written are no minute's work lost ${way:-distributed}" 1 \
+        "$work/none/x.json" "$train" $way --epochs 1000 --json "$work/none/x.json"
+    # shellcheck disable=SC2086
+    refused "nor is a curve ${way:-distributed}" 1 "$work/none/x.svg" \
+        "$train" $way --epochs 1000 --svg "$work/none/x.svg"
+done
 tap_done
