@@ -12,7 +12,8 @@ struct rank {
 
 struct liveness {
     struct liveness_options options;
-    uint64_t now_ns; /* of the last event */
+    uint64_t now_ns;    /* of the last event */
+    uint64_t ticked_ns; /* of the last tick */
     struct rank ranks[];
 };
 
@@ -66,10 +67,11 @@ static enum liveness_state judge(const struct liveness_options *options, uint64_
 
 size_t liveness_tick(struct liveness *liveness, uint64_t now_ns, struct liveness_action *actions)
 {
-    bool slept = now_ns - liveness->now_ns > liveness->options.doubt_ns;
+    bool slept = now_ns - liveness->ticked_ns > liveness->options.doubt_ns;
     size_t count = 0;
 
     advance(liveness, now_ns);
+    liveness->ticked_ns = now_ns;
     for (uint32_t rank = 0; rank < liveness->options.rank_count; rank++) {
         struct rank *line = &liveness->ranks[rank];
         assert(line->heard_ns <= now_ns);
@@ -104,7 +106,7 @@ enum moray_code liveness_create(const struct liveness_options *options, uint64_t
     if (!liveness)
         return error_set(error, MORAY_NO_MEMORY, "no memory for %u ranks", options->rank_count);
     liveness->options = *options;
-    liveness->now_ns = now_ns;
+    liveness->now_ns = liveness->ticked_ns = now_ns;
     for (uint32_t rank = 0; rank < options->rank_count; rank++)
         liveness->ranks[rank].heard_ns = now_ns;
     *out = liveness;

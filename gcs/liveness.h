@@ -7,8 +7,9 @@
  *
  * GONE is final: what the rank did is given to others by then, so a later sign of it is not heard.
  * Quiet is measured on the listener's side, so a listener that slept (stopped by a debugger, starved)
- * must not blame the others for its own pause: a tick that comes more than doubt_ns after the event
- * before it excuses everybody once, as if all had been heard at that tick.
+ * must not blame the others for its own pause: a tick that comes more than doubt_ns after the one before
+ * it excuses everybody once, as if all had been heard at that tick. (Not after the event before it: who
+ * awakes may hear one of the signs that lie unread, and tick before it reads the others.)
  * Nothing here sends, waits, logs or reads a clock; nothing is allocated after liveness_create().
  * Threads: one caller at a time (the agent). Cost: a sign is O(1); a tick reads 16 bytes a rank.
  */

@@ -73,6 +73,17 @@ START_TEST(a_listener_that_slept_blames_nobody)
 }
 END_TEST
 
+START_TEST(who_awakes_and_hears_one_sign_first_blames_nobody_either)
+{
+    uint64_t awake_ns = 10 * GIVE_UP_NS;
+
+    ck_assert_uint_eq(liveness_heard(liveness, 2, awake_ns, actions), 0);
+    ck_assert_uint_eq(liveness_tick(liveness, awake_ns + 1, actions), 0);
+    ck_assert_int_eq(liveness_state(liveness, 1), LIVENESS_PRESENT);
+    ck_assert_uint_eq(tick_until(awake_ns + 100, awake_ns + DOUBT_NS + 100), RANKS);
+}
+END_TEST
+
 START_TEST(ranks_out_of_range_and_bad_options_are_refused)
 {
     struct liveness *other;
@@ -134,6 +145,7 @@ int main(void)
     tcase_add_test(laws, a_sign_takes_the_doubt_away);
     tcase_add_test(laws, a_cut_link_is_final);
     tcase_add_test(laws, a_listener_that_slept_blames_nobody);
+    tcase_add_test(laws, who_awakes_and_hears_one_sign_first_blames_nobody_either);
     tcase_add_test(laws, ranks_out_of_range_and_bad_options_are_refused);
     tcase_add_loop_test(laws, whatever_happens_a_loss_is_told_once_and_last, 0, 200);
     tcase_add_test(laws, a_failed_allocation_is_said);
