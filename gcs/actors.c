@@ -9,30 +9,31 @@ static void wait_for_room(struct actors *actors, struct actor *actor)
 
     actor->waiting = true;
     actor->waiting_next = INDEX_NONE;
+    actor->waiting_before = actors->waiting.last;
     if (actors->waiting.first == INDEX_NONE)
         actors->waiting.first = at;
     else
         actors->records[actors->waiting.last].waiting_next = at;
     actors->waiting.last = at;
+    actors->waiting_count++;
 }
 
 static void leave_waiting(struct actors *actors, struct actor *actor)
 {
-    uint32_t before = INDEX_NONE, at = actors->waiting.first;
+    uint32_t before = actor->waiting_before, next = actor->waiting_next;
 
     if (!actor->waiting)
         return;
-    while (&actors->records[at] != actor) {
-        before = at;
-        at = actors->records[at].waiting_next;
-    }
     if (before == INDEX_NONE)
-        actors->waiting.first = actor->waiting_next;
+        actors->waiting.first = next;
     else
-        actors->records[before].waiting_next = actor->waiting_next;
-    if (actors->waiting.last == at)
+        actors->records[before].waiting_next = next;
+    if (next == INDEX_NONE)
         actors->waiting.last = before;
+    else
+        actors->records[next].waiting_before = before;
     actor->waiting = false;
+    actors->waiting_count--;
 }
 
 static void alarm_at(struct actors *actors, uint64_t *field, uint64_t ns)
@@ -282,17 +283,12 @@ void actors_unplaced(struct actors *actors, uint64_t id, enum moray_code code, c
 
 size_t actors_room(struct actors *actors, size_t count)
 {
-    size_t left = 0;
-
     while (count-- > 0 && actors->waiting.first != INDEX_NONE) {
         struct actor *actor = &actors->records[actors->waiting.first];
         leave_waiting(actors, actor);
         choose_node(actors, actor);
     }
-    for (uint32_t at = actors->waiting.first; at != INDEX_NONE;
-         at = actors->records[at].waiting_next)
-        left++;
-    return left;
+    return actors->waiting_count;
 }
 
 bool actors_kill(struct actors *actors, uint64_t id, bool restart, const char *story)

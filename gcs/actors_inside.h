@@ -45,7 +45,7 @@ struct actor {
     uint64_t unheld_ns; /* when the last handle of a rank went that told so */
     uint64_t force_ns;  /* when to stop an ending one; UINT64_MAX: never */
     uint64_t room_ns;   /* when its wait for room is over; UINT64_MAX: never */
-    uint32_t dirty_next, waiting_next, unused_next;
+    uint32_t dirty_next, waiting_next, waiting_before, unused_next;
 };
 
 struct queue {
@@ -59,6 +59,7 @@ struct actors {
     uint32_t capacity, count, unused;
     struct index by_id, by_name;
     struct queue dirty, waiting;
+    uint32_t waiting_count;
     uint64_t look_ns;     /* when those that wait ask again; UINT64_MAX: not by the clock */
     uint64_t deadline_ns; /* the least of all these, or less */
     bool *lost;           /* owned; by rank */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { LAW_TIMEOUT_S = 60 };
 
@@ -21,6 +22,15 @@ static inline uint32_t law_random(uint64_t *seed, uint32_t limit)
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;
     return (uint32_t)((*seed * 0x2545f4914f6cdd1du) >> 33) % limit;
+}
+
+/** The time that this thread has had on a CPU: what costs are compared by. */
+static inline uint64_t law_cpu_ns(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
 /** Demands a law in the middle of a long history. ck_assert() writes to a file each time it holds;

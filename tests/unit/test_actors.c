@@ -276,6 +276,37 @@ START_TEST(a_name_has_one_actor_in_a_namespace)
 }
 END_TEST
 
+/* In the order in which they came, and from the last to the first; the CPU's time of each. */
+START_TEST(many_that_wait_for_room_may_go_in_any_order)
+{
+    enum { COUNT = 20000 };
+    uint64_t took_ns[2];
+
+    actors_destroy_table(actors);
+    ck_assert_int_eq(actors_create_table(&(struct actors_options){.rank_count = 8}, &actors, NULL),
+                     MORAY_OK);
+    for (int turn = 0; turn < 2; turn++) {
+        int made_count = 0, waits = 0, killed = 0;
+        for (uint64_t id = 1; id <= COUNT; id++)
+            made_count += create(id, NULL, 0, false) == MORAY_OK;
+        for (; actors_next(actors, &action); waits++)
+            actors_unplaced(actors, action.id, MORAY_BUSY, "", now_ns);
+        uint64_t from_ns = law_cpu_ns();
+        for (uint64_t id = 1; id <= COUNT; id++)
+            killed += actors_kill(actors, turn ? COUNT + 1 - id : id, false, "killed");
+        took_ns[turn] = law_cpu_ns() - from_ns;
+        ck_assert(made_count == COUNT && waits == COUNT && killed == COUNT);
+        for (uint64_t id = 1; id <= COUNT; id++)
+            ck_assert_int_eq(hold(id, 0, now_ns + 1, false), MORAY_OK);
+        while (actors_next(actors, &action))
+            ;
+        ck_assert_uint_eq(actors_count(actors), 0);
+    }
+    ck_assert_msg(took_ns[1] < 10 * took_ns[0] + 10000000, "the oldest first %llu us, last %llu",
+                  (unsigned long long)took_ns[0] / 1000, (unsigned long long)took_ns[1] / 1000);
+}
+END_TEST
+
 START_TEST(no_room_waits_and_no_hope_is_death)
 {
     for (uint64_t id = 1; id <= 3; id++) {
@@ -574,6 +605,7 @@ int main(void)
     tcase_add_test(laws, kill_is_final_unless_a_restart_is_allowed);
     tcase_add_test(laws, one_killed_before_it_was_placed_never_starts);
     tcase_add_test(laws, a_name_has_one_actor_in_a_namespace);
+    tcase_add_test(laws, many_that_wait_for_room_may_go_in_any_order);
     tcase_add_test(laws, no_room_waits_and_no_hope_is_death);
     tcase_add_test(laws, a_wait_for_room_that_may_never_come_has_an_end);
     tcase_add_test(laws, a_lost_node_sends_its_actors_elsewhere);

@@ -1,7 +1,6 @@
 /** The laws of the arena's allocator in one process; tests/lane has those of deaths and of many. */
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "store/arena/arena.h"
 #include "tests/unit/law.h"
@@ -226,14 +225,6 @@ START_TEST(a_random_history_mixes_no_blocks)
 }
 END_TEST
 
-static uint64_t cpu_ns(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
 static bool refers_always(const void *in, uint32_t record, uint32_t place)
 {
     (void)in;
@@ -266,10 +257,10 @@ START_TEST(the_last_blocks_of_many_cost_what_the_first_did)
     ck_assert_ptr_ne(at, MAP_FAILED);
     arena_attach(&arena, at, &large, 1, refers_always);
     for (int stretch = 0; stretch < 10; stretch++) {
-        uint64_t from_ns = cpu_ns(), ns;
+        uint64_t from_ns = law_cpu_ns(), ns;
         for (int i = 0; i < STRETCH; i++)
             got += arena_alloc(&arena, 16384, 1) != 0;
-        ns = cpu_ns() - from_ns;
+        ns = law_cpu_ns() - from_ns;
         least_ns = ns < least_ns ? ns : least_ns;
         most_ns = ns > most_ns ? ns : most_ns;
     }

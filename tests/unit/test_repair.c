@@ -1,6 +1,4 @@
 /** The laws of lane_repair() that tests/lane/kill, where all but one rest, does not meet. */
-#include <time.h>
-
 #include "sched/lane/inside.h"
 #include "sched/lane/queue.h"
 #include "tests/lane/node.h"
@@ -299,15 +297,6 @@ START_TEST(a_slab_claimed_without_a_word_is_found)
 }
 END_TEST
 
-/* Of this thread. */
-static uint64_t cpu_ns(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
 /* A job that has had a million tasks has their records for ever, free, and its processes die as before. */
 START_TEST(records_that_are_free_cost_a_death_one_look_each)
 {
@@ -326,12 +315,12 @@ START_TEST(records_that_are_free_cost_a_death_one_look_each)
         atomic_store(&slabs[slab].owner, DRIVER + 1);
     atomic_store(&agent.control->records_claimed, SLABS);
     for (int i = 0; i < 7; i++) {
-        uint64_t from_ns = cpu_ns();
+        uint64_t from_ns = law_cpu_ns();
         for (uint32_t index = 0; index < RECORDS; index++)
             alive += life_state(record_life(lane_record(&agent, index))) > RECORD_ORPHAN;
-        uint64_t between_ns = cpu_ns();
+        uint64_t between_ns = law_cpu_ns();
         ck_assert(lane_repair(&agent, WORKER, &calls));
-        uint64_t end_ns = cpu_ns();
+        uint64_t end_ns = law_cpu_ns();
         if (between_ns - from_ns < walk_ns)
             walk_ns = between_ns - from_ns;
         if (end_ns - between_ns < repair_ns)
