@@ -706,6 +706,23 @@ static void answer_where(uint32_t index, const moray_actor *actor)
     agent_answer(index, &answer, sizeof(answer));
 }
 
+/* Requests for a new actor that rank 0 has not answered: record -> the id that was chosen for it. */
+static struct map making;
+
+/* It is the one with this id; 0: there is none. */
+static void made(uint32_t index, uint64_t id)
+{
+    uint64_t asked;
+
+    if (map_remove(&making, index, &asked) && asked != id)
+        route_never(asked);
+}
+
+void actors_not_made(uint32_t index)
+{
+    made(index, 0);
+}
+
 static void forward_new(uint32_t index, const void *bytes, uint32_t count)
 {
     char *whole = malloc(count + sizeof(moray_actor));
@@ -724,6 +741,8 @@ static void forward_new(uint32_t index, const void *bytes, uint32_t count)
     route->told = true;
     route->pending_max = ((const struct request_actor *)bytes)->pending_max;
     ((struct request_actor *)whole)->is_lent = route_inputs_hold(id, bytes, count);
+    if (!map_set(&making, index, id))
+        abort();
     head_ask(index, REQUEST_ACTOR_NEW, whole, count + (uint32_t)sizeof(handle));
     free(whole);
 }
@@ -734,6 +753,8 @@ void actors_answered(uint32_t index, const void *answer)
     moray_actor actor;
 
     memcpy(&actor, answer, sizeof(actor));
+    if (lane_record(&agent.lane, index)->function == REQUEST_ACTOR_NEW)
+        made(index, id_of(&actor));
     route_counted(route_of(id_of(&actor)), waits ? lane_home(&agent.lane, index) : 0);
 }
 
@@ -803,5 +824,6 @@ void node_actors_end(void)
         inside[i].reason = NULL;
         takings_free(&inside[i].takings);
     }
+    map_clear(&making);
     routes_end();
 }

@@ -180,6 +180,7 @@ void requests_end(void);
 void actors_request(uint32_t index, enum request_kind kind, const void *bytes, uint32_t count);
 /** Rank 0 has answered a request with an actor. */
 void actors_answered(uint32_t index, const void *answer);
+void actors_not_made(uint32_t index);
 void actors_process_died(uint16_t slot, uint32_t actor, int status);
 void actors_process_ready(void);
 void actors_call_far(uint32_t index, uint32_t generation);

@@ -423,8 +423,11 @@ void head_answered(uint64_t token, enum moray_code code, const void *bytes, uint
         if (record->function == REQUEST_ACTOR_NEW || record->function == REQUEST_ACTOR_NAMED)
             actors_answered(index, bytes);
         agent_answer(index, bytes, count);
-    } else
+    } else {
+        if (record->function == REQUEST_ACTOR_NEW)
+            actors_not_made(index);
         agent_end_failed(index, code, "%.*s", (int)count, (const char *)bytes);
+    }
 }
 
 bool head_start(struct moray_error *error)

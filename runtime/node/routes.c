@@ -25,20 +25,51 @@ static struct map objects;
 /* What an actor has to finish its calls, as the gcs gives it: both count from when the last handle went. */
 static const uint64_t CALLS_NS = 30 * TIME_NS_PER_S;
 
+/* Places in the table that were of routes which nobody names. */
+static uint32_t *unused, unused_count, unused_capacity;
+
+static uint32_t take_place(void)
+{
+    if (unused_count)
+        return unused[--unused_count];
+    agent.routes =
+        array_grown(agent.routes, agent.route_count, &agent.route_capacity, sizeof(*agent.routes));
+    return agent.route_count++;
+}
+
 struct route *route_of(uint64_t id)
 {
     uint64_t *at = map_get(&agent.actor_routes, id);
 
     if (at)
         return &agent.routes[*at - 1];
-    agent.routes =
-        array_grown(agent.routes, agent.route_count, &agent.route_capacity, sizeof(*agent.routes));
-    struct route *route = &agent.routes[agent.route_count++];
+    uint32_t place = take_place();
+    struct route *route = &agent.routes[place];
     memset(route, 0, sizeof(*route));
     route->id = id;
     route->node = UINT32_MAX;
-    map_set(&agent.actor_routes, id, agent.route_count);
+    map_set(&agent.actor_routes, id, place + 1);
     return route;
+}
+
+void route_never(uint64_t id)
+{
+    uint64_t place;
+
+    if (!map_get(&agent.actor_routes, id))
+        return;
+    struct route *route = route_of(id);
+    memset(route->holders, 0, sizeof(route->holders)); /* who asked has no handle of it */
+    route->told = false;
+    if (route->lent || route->later || route->goes || route->entry || route->waiting_count)
+        return;
+    free(route->story);
+    free(route->waiting);
+    free(route->sent);
+    memset(route, 0, sizeof(*route));
+    map_remove(&agent.actor_routes, id, &place);
+    unused = array_grown(unused, unused_count, &unused_capacity, sizeof(*unused));
+    unused[unused_count++] = (uint32_t)place - 1;
 }
 
 /* ---- Handles ---- */
@@ -394,6 +425,9 @@ void routes_end(void)
         free(agent.routes[i].waiting);
         free(agent.routes[i].sent);
     }
+    free(unused);
+    unused = NULL;
+    unused_count = unused_capacity = 0;
     free(laters);
     laters = NULL;
     later_count = later_capacity = 0;

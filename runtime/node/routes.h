@@ -7,7 +7,8 @@
  *     told     whether rank 0 counts this node among those that hold it
  *
  * The last hold that goes here is told to rank 0, and the last of all ends the actor.
- * Threads: the agent's. Owner: routes live until the job's end; a pointer until the next route_of().
+ * Threads: the agent's. Owner: routes live until the job's end, but for route_never(); a pointer until the
+ * next route_of().
  */
 #ifndef MORAY_NODE_ROUTES_H
 #define MORAY_NODE_ROUTES_H
@@ -46,6 +47,10 @@ struct route {
 
 /** The route of an actor, made if there is none. */
 struct route *route_of(uint64_t id);
+
+/** The route of an actor that a process here was to make, and that never was, as another has its name or
+ *  for whatever reason: nobody can name it, and its place is the next actor's. */
+void route_never(uint64_t id);
 
 /** One more holder: the record, task or call, until it has ended. */
 void route_lend(struct route *route, uint32_t record, uint32_t generation);

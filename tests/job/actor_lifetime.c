@@ -1,6 +1,8 @@
 /**
  * How long actors live, and their names: semantics.md 33 and 34, on every node of the job.
  */
+#include <malloc.h>
+
 #include "actors.h"
 
 /* Calls that were made just then may still have run: soon there are none. */
@@ -157,6 +159,30 @@ static void who_asks_for_an_actor_by_the_wrong_class_holds_nothing(void)
         snprintf(ended, sizeof(ended), "%s ended", key.text);
         DEMAND(count_becomes(ended, 1));
     }
+}
+
+/* The agent of a job of one rank is a thread of the driver's process: what it keeps is found here. */
+static int64_t heap_bytes(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return (int64_t)(info.uordblks + info.hblkhd);
+}
+
+static void an_actor_that_is_not_made_leaves_nothing_behind(void)
+{
+    built_actor one = moray_new_with((.name = "34 is there"), built, say("34 is there"), 1);
+    int64_t before = heap_bytes();
+
+    for (int i = 0; i < 8000; i++) {
+        built_actor other = moray_new_with((.name = "34 is there", .get_if_exists = i % 2), built,
+                                           say("34 is not made"), 2);
+        DEMAND_SAME(other.handle.node != 0, i % 2);
+        if (i % 2)
+            DEMAND_OK(moray_actor_release(other));
+    }
+    DEMAND(moray_ranks() > 1 || heap_bytes() - before < 1 << 20);
+    DEMAND_OK(moray_actor_release(one));
+    DEMAND(count_becomes("34 is there ended", 1));
 }
 
 MORAY_TASK(int32_t, asks_until_it_dies, (word, name), (int32_t, us))
@@ -318,6 +344,8 @@ static const struct law laws[] = {
      a_process_that_ends_while_it_asks_holds_nothing, 60},
     {"line 33: who asks for an actor by the wrong class holds nothing",
      who_asks_for_an_actor_by_the_wrong_class_holds_nothing, 60},
+    {"line 34: an actor that is not made, as its name is taken, leaves nothing behind",
+     an_actor_that_is_not_made_leaves_nothing_behind, 60},
     {"line 33: who dies while it takes a handle leaves none",
      who_dies_while_it_takes_a_handle_leaves_none, 30},
     {"line 33: a clean exit is never restarted", a_clean_exit_is_never_restarted, 20},
