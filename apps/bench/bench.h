@@ -7,8 +7,9 @@
  *
  * A program that STAYS serves all runs of its row, its first answer being the warm-up; one that runs
  * ONCE is started for each run. Moray's run and its peers' run alternate, so that what else the
- * machine does hits both; where the machine changes its pace within a run, parts of a run do, each asked
- * for by itself, and the run's value is their mean. A word of the answer with the side's key is the
+ * machine does hits both, and so do those of two rows of which one is judged by the other; where the
+ * machine changes its pace within a run, parts of a run do, each asked for by itself, and the run's value
+ * is their mean. A word of the answer with the side's key is the
  * value; the others are shown in the params.
  */
 #ifndef MORAY_BENCH_BENCH_H
@@ -23,7 +24,8 @@
 enum {
     BENCH_RUNS = 7, /* measured, after one that is not */
     BENCH_RUNS_QUICK = 2,
-    BENCH_PEERS_MAX = 3, /* ways to run one peer: the best counts */
+    BENCH_PEERS_MAX = 3,    /* ways to run one peer: the best counts */
+    BENCH_TOGETHER_MAX = 2, /* rows */
     BENCH_TEXT = 1024,
 };
 
@@ -49,6 +51,7 @@ struct side {
     enum measure measure;
     const char *key; /* of the value in the answer; NULL: "value" */
     int parts;       /* of a run of the row, of Moray's side; 0: it is one */
+    bool with_next;  /* likewise: runs alternate with those of the next row, of the same name */
 };
 
 struct row {

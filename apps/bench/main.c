@@ -62,23 +62,30 @@ static void summarise(struct series *series)
         count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
 }
 
+/* A row that is being measured: Moray's side and each way of its peer. */
+struct measured {
+    const struct row *row;
+    struct run runs[1 + BENCH_PEERS_MAX];
+    struct series all[1 + BENCH_PEERS_MAX];
+    int sides, code;
+};
+
 /* A run of each side. Where runs have parts, the parts alternate. */
-static int take(const struct row *row, struct run *runs, int sides, struct series *all,
-                bool is_warm_up)
+static int take(struct measured *of, bool is_warm_up)
 {
     double sums[1 + BENCH_PEERS_MAX] = {0};
-    int parts = row->moray.parts ? row->moray.parts : 1;
+    int parts = of->row->moray.parts ? of->row->moray.parts : 1;
     struct sample sample;
 
     for (int part = 0; part < parts; part++)
-        for (int i = 0; i < sides; i++) {
-            if (run_measure(&runs[i], &sample))
+        for (int i = 0; i < of->sides; i++) {
+            if (run_measure(&of->runs[i], &sample))
                 return -1;
             sums[i] += sample.value;
-            snprintf(all[i].extra, sizeof all[i].extra, "%s", sample.extra);
+            snprintf(of->all[i].extra, sizeof of->all[i].extra, "%s", sample.extra);
         }
-    for (int i = 0; i < sides && !is_warm_up; i++)
-        all[i].values[all[i].count++] = sums[i] / parts;
+    for (int i = 0; i < of->sides && !is_warm_up; i++)
+        of->all[i].values[of->all[i].count++] = sums[i] / parts;
     return 0;
 }
 
@@ -129,42 +136,54 @@ static int peer_ways(const struct row *row)
     return count;
 }
 
-/* Runs of Moray and of each way of its peer, in turn. */
-static int measure(const struct row *row, const struct options *options, struct series *all)
+static void begin(struct measured *of, const struct row *row, bool quick)
 {
-    struct run runs[1 + BENCH_PEERS_MAX];
-    int ways = peer_ways(row), code = 0;
-
-    for (int i = 0; i <= ways; i++) {
-        memset(&runs[i], 0, sizeof runs[i]);
-        runs[i].side = i ? &row->peers[i - 1] : &row->moray;
-        runs[i].quick = options->quick;
-        all[i].count = 0;
+    of->row = row;
+    of->sides = 1 + peer_ways(row);
+    of->code = 0;
+    for (int i = 0; i < of->sides; i++) {
+        memset(&of->runs[i], 0, sizeof of->runs[i]);
+        of->runs[i].side = i ? &row->peers[i - 1] : &row->moray;
+        of->runs[i].quick = quick;
+        of->all[i].count = 0;
     }
-    for (int turn = -1; turn < options->runs && !code; turn++)
-        code = take(row, runs, 1 + ways, all, turn < 0);
-    for (int i = 0; i <= ways; i++)
-        code |= run_end(&runs[i]);
-    if (row->divide && strcmp(runs[0].digest, runs[1].digest)) {
-        fprintf(stderr, "bench: %s: the digests differ: %s and %s\n", row->name, runs[0].digest,
-                runs[1].digest);
-        code = -1;
-    }
-    return code;
 }
 
-static void run_row(const struct row *row, const struct options *options, struct result *out)
+static void end(struct measured *of)
 {
-    static struct series all[1 + BENCH_PEERS_MAX];
-    int ways = peer_ways(row);
+    for (int i = 0; i < of->sides; i++)
+        of->code |= run_end(&of->runs[i]);
+    if (!of->row->divide || of->code || !strcmp(of->runs[0].digest, of->runs[1].digest))
+        return;
+    fprintf(stderr, "bench: %s: the digests differ: %s and %s\n", of->row->name, of->runs[0].digest,
+            of->runs[1].digest);
+    of->code = -1;
+}
+
+/* Rows whose runs alternate, and in each run its sides. */
+static void measure(struct measured *rows, int count, int turns)
+{
+    for (int turn = -1; turn < turns; turn++)
+        for (int i = 0; i < count; i++)
+            if (!rows[i].code)
+                rows[i].code = take(&rows[i], turn < 0);
+    for (int i = 0; i < count; i++)
+        end(&rows[i]);
+}
+
+static void sum_up(struct measured *of, bool quick, struct result *out)
+{
+    const struct row *row = of->row;
+    struct series *all = of->all;
+    int ways = of->sides - 1;
 
     snprintf(out->params, sizeof out->params, "%s", row->params);
     out->moray = &all[0];
     out->peer = NULL;
-    out->code = measure(row, options, all);
+    out->code = of->code;
     if (out->code)
         return;
-    if (options->quick)
+    if (quick)
         add_text(out->params, ";quick=1");
     if (*all[0].extra)
         add_text(out->params, ";%s", all[0].extra);
@@ -340,6 +359,7 @@ static void on_signal(int number)
 
 int main(int argc, char **argv)
 {
+    static struct measured measured[BENCH_TOGETHER_MAX];
     struct options options = {0};
     struct result result;
     FILE *file = NULL;
@@ -361,19 +381,27 @@ int main(int argc, char **argv)
     if (!options.list)
         printf("%-23s %10s %-13s %10s %10s  %-7s %10s %6s  %s\n", "row", "median", "unit", "min",
                "max", "peer", "median", "ratio", "params");
-    for (size_t i = 0; i < bench_row_count; i++) {
+    for (size_t i = 0, together; i < bench_row_count; i += together) {
         const struct row *row = &bench_rows[i];
+        for (together = 1; row[together - 1].moray.with_next;)
+            together++;
         if (!is_asked(row, options.rows))
             continue;
         if (options.list) {
-            printf("%-23s %-13s %-36s %s\n", row->name, row->unit, row->params,
-                   row->peer ? row->peer : "");
+            for (size_t k = 0; k < together; k++)
+                printf("%-23s %-13s %-36s %s\n", row[k].name, row[k].unit, row[k].params,
+                       row[k].peer ? row[k].peer : "");
             continue;
         }
-        run_row(row, &options, &result);
-        put_line(row, &result);
-        put_json(rows, row, &result);
-        code |= result.code ? 1 : 0;
+        for (size_t k = 0; k < together; k++)
+            begin(&measured[k], &row[k], options.quick);
+        measure(measured, (int)together, options.runs);
+        for (size_t k = 0; k < together; k++) {
+            sum_up(&measured[k], options.quick, &result);
+            put_line(&row[k], &result);
+            put_json(rows, &row[k], &result);
+            code |= result.code ? 1 : 0;
+        }
     }
     if (file &&
         (json_dumpf(rows, file, JSON_INDENT(2)) || fputc('\n', file) == EOF || fclose(file))) {

@@ -43,7 +43,7 @@ const struct row bench_rows[] = {
     {"tasks.one_submitter",
      "ranks=1",
      "tasks/s",
-     {.words = "batches"},
+     {.words = "batches", .with_next = true},
      "onetbb",
      {{.program = "peers/onetbb", .words = "tasks"}},
      false},
