@@ -266,6 +266,12 @@ static bool job_ends(void)
     return atomic_load(&agent.end_asked) != 0;
 }
 
+static bool is_only_node(void)
+{
+    return agent.rank_count == 1 || (agent.worker_count && atomic_load(&agent.node->nodes_known) &&
+                                     atomic_load(&agent.node->job_workers) == agent.worker_count);
+}
+
 /* Tasks that others are to run, or may, need this agent: without workers it is woken like one; with
  * workers it looks every few milliseconds while there is work, and the first submit wakes it. */
 static void sleep_prepare(int *limit)
@@ -275,7 +281,7 @@ static void sleep_prepare(int *limit)
         if (lane_has_work(&agent.lane) && *limit > LOOK_MS)
             *limit = LOOK_MS;
     }
-    if (agent.rank_count == 1)
+    if (is_only_node())
         return;
     if (!agent.worker_count) {
         lane_bit_set(agent.lane.control->idle, LANE_AGENT);
