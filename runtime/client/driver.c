@@ -21,7 +21,8 @@
  * What it will do is what it lately did: `trust` counts the submits that were followed at once by a
  * wait. A lent core is a hint: if the driver submits more, or looks in vain, another worker is woken.
  * A driver that comes back at once from its waits is awake, and lends nothing: it and a worker on
- * another core then spin for each other.
+ * another core then spin for each other. Has the kernel put it on the core of that worker, neither gets
+ * on: the worker becomes the parked one, and the parked one is woken, on its own core.
  * Cost: nothing on the way of a task; a clock and a few lines of the slots where all sleep.
  */
 
@@ -225,6 +226,24 @@ bool driver_lent(void)
         return false;
     atomic_store(&me.node->lent_slot, 0);
     return true;
+}
+
+/* It has looked in vain for a while. */
+OFF_TRIP void driver_moves(void)
+{
+    uint32_t parked = atomic_load(&me.node->parked_slot), end = me.node->slot_first_actor;
+    int32_t cpu = cpu_here();
+
+    if (!parked || !sleeps(parked) || atomic_load(&me.lane.slots[parked].cpu) == cpu)
+        return;
+    for (uint32_t slot = LANE_AGENT + 1; slot < end; slot++)
+        if (atomic_load(&me.lane.slots[slot].kind) == LANE_IS_WORKER && !sleeps(slot) &&
+            atomic_load(&me.lane.slots[slot].cpu) == cpu) {
+            atomic_store(&me.node->parked_slot, slot);
+            atomic_store(&me.node->parked_deep, 0);
+            lane_wake(&me.lane, (uint16_t)parked);
+            return;
+        }
 }
 
 /* Whether there is work besides the task that the lent core is for. */

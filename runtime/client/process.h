@@ -294,6 +294,9 @@ bool driver_waits(void);
 /** For the end of a record, after it lent its core: lets the worker run. Returns whether it has ended.
  *  Called inside the door; leaves it meanwhile. */
 bool driver_yields(uint32_t index);
+
+/** While it spins in vain: gets the worker that it waits for off its core. */
+void driver_moves(void);
 /** Before and after it sleeps; it has looked in vain and computes on. */
 void driver_sleeps(void);
 void driver_returns(void);

@@ -18,7 +18,13 @@
  *                                      processes of the node sleep like this, it runs what it needs
  */
 
-enum { STACK_LEFT = 256 * 1024, CHAIN_MAX = 1 << 20, CHAIN_FEW = 32, REQUEST_SOON_NS = 300000 };
+enum {
+    STACK_LEFT = 256 * 1024,
+    CHAIN_MAX = 1 << 20,
+    CHAIN_FEW = 32,
+    REQUEST_SOON_NS = 300000,
+    IN_VAIN_NS = 2000 /* a worker that is awake needs less for a small task */
+};
 
 static size_t stack_limit;
 _Thread_local const char *thread_stack;
@@ -202,18 +208,23 @@ ON_TRIP bool spin_allowed(void)
 OFF_TRIP static bool spin_for(uint32_t index)
 {
     struct record *record = lane_record(&me.lane, index);
-    uint64_t until;
+    uint64_t begin, now;
+    bool moves = me.role == ROLE_DRIVER && thread_owner;
 
     if (!spin_allowed())
         return false;
-    until = now_ns() + me.node->spin_ns;
+    begin = now = now_ns();
     do {
+        if (moves && now - begin >= IN_VAIN_NS) {
+            driver_moves();
+            moves = false;
+        }
         for (int i = 0; i < 64; i++) {
             if (life_ended(record_life(record)))
                 return true;
             __builtin_ia32_pause();
         }
-    } while (now_ns() < until);
+    } while ((now = now_ns()) - begin < me.node->spin_ns);
     return false;
 }
 
@@ -303,8 +314,8 @@ ON_TRIP static bool sleep_for(uint32_t index, uint32_t is, uint64_t until_ns, bo
     if (thread_owner && !until_ns)
         atomic_store(&me.lane.self->waits, (index + 1) | (helps ? LANE_HELPS : 0));
     asleep_in_call(true);
+    sleep_begin(); /* whom core_leave() wakes may have this core before we sleep, and counts who is awake */
     core_leave();
-    sleep_begin();
     for (;;) {
         uint32_t seen = atomic_load(&me.lane.self->wake);
         if (is_over(record, is) || should_end())
