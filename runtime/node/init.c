@@ -317,6 +317,21 @@ static enum moray_code prepare(const struct moray_options *options, struct moray
     return code;
 }
 
+/* Nothing of it is left: the program may try again with other settings. */
+static void unprepare(void)
+{
+    zygote_stop(agent.zygote, 1000);
+    agent.zygote = NULL;
+    window_close();
+    agent.node = NULL;
+    free(agent.slots);
+    agent.slots = NULL;
+    topology_drop(&agent.cores);
+    if (agent.doorbell > 0)
+        close(agent.doorbell);
+    agent.doorbell = 0;
+}
+
 /* ---- The driver ---- */
 
 static const char *driver_task(void)
@@ -408,9 +423,7 @@ enum moray_code moray_init_with(int *argc, char ***argv, struct moray_options op
         watches_forks = true;
     if (prepare(&options, &error) != MORAY_OK) {
         last_take(&error);
-        zygote_stop(agent.zygote, 1000);
-        agent.zygote = NULL;
-        window_close();
+        unprepare();
         return error.code;
     }
     called = true;

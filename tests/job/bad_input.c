@@ -11,11 +11,14 @@
  *     threads          two other threads make their first calls while the first thread is in one
  *     cells            calls of each kind where the table of what waits for what is full
  *     cells general    the same where the agent places those that wait
+ *     again            moray_init_with of what cannot be, many times; says how many descriptors it
+ *                      left open; then one that can be
  *     main_ends        the first thread ends, others go on
  *     records          one process takes all records and lets them go; another needs some then
  */
 #include "law.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <sys/wait.h>
 
@@ -738,10 +741,34 @@ static int end_the_first_thread(void)
     pthread_exit(NULL);
 }
 
+static int open_descriptors(void)
+{
+    DIR *files = opendir("/proc/self/fd");
+    int count = 0;
+
+    while (readdir(files))
+        count++;
+    closedir(files);
+    return count;
+}
+
+static void init_in_vain(void)
+{
+    int before = open_descriptors();
+
+    for (int i = 0; i < 50; i++) {
+        struct moray_options options = {.store_bytes = i % 2 ? "64TiB" : "nothing"};
+        DEMAND_CODE(moray_init_with(NULL, NULL, options), MORAY_INVALID);
+    }
+    printf("%d descriptors more\n", open_descriptors() - before);
+}
+
 static int one_mode(const char *mode, int argc, char **argv)
 {
     if (!strcmp(mode, "mpi"))
         start_mpi();
+    if (!strcmp(mode, "again"))
+        init_in_vain();
     laws_begin();
     moray_init(&argc, &argv);
     if (!strcmp(mode, "uncaught"))

@@ -31,6 +31,8 @@ refused "moray_init after MPI_Init" MPI mpi
 refused "an uncaught error ends the job with its story (decision 42)" "a story of 12" uncaught
 refused "the first thread ends by pthread_exit" "pthread_join" main_ends
 refused "a moray_setup function that kills its process" "first task.*moray_setup.*SIGABRT" setup
+tap_output 20 "a start in vain leaves nothing, and another may follow" "0 descriptors more
+started" "$program" again
 tap_output 20 "no wait that the job's end cuts short returns" "2 waited, 0 went on" \
     env MORAY_SPARES_MAX=8 "$program" waits
 tap_output 20 "who waits for room in its queue leaves at the job's end" "1 left, 0 went on" \
