@@ -98,8 +98,8 @@ enum moray_code address_list(const char *interface, bool one_host, struct addres
 
     *out = (struct address_list){.host = host_hash()};
     if (getifaddrs(&items) < 0)
-        return error_set(error, MORAY_SYSTEM, "cannot list the network interfaces: %s",
-                         strerror(errno));
+        return error_set(error, MORAY_SYSTEM, "cannot list the network interfaces: %s%s",
+                         strerror(errno), errno == EMFILE ? " (ulimit -n?)" : "");
     for (int pass = 0; pass < 3 && (pass < 2 || !out->count); pass++) {
         for (struct ifaddrs *item = items; item; item = item->ifa_next) {
             if (out->count == ADDRESS_NETWORKS_MAX || !is_usable(item) ||

@@ -124,8 +124,8 @@ enum moray_code doorbell_open(const struct doorbell_options *options, struct doo
         code = error_set(error, MORAY_NO_MEMORY, "no memory for the doorbell of %u ranks",
                          options->rank_count);
     else if (doorbell->epoll_fd < 0 || doorbell->timer_fd < 0)
-        code =
-            error_set(error, MORAY_SYSTEM, "no descriptor for the doorbell: %s", strerror(errno));
+        code = error_set(error, MORAY_SYSTEM, "no descriptor for the doorbell: %s (ulimit -n?)",
+                         strerror(errno));
     else
         code = listen_at(doorbell, error);
     if (code != MORAY_OK) {

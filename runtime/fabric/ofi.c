@@ -100,7 +100,8 @@ static enum moray_code ofi_open(struct fabric *fabric, struct moray_error *error
         ofi->addresses[rank] = FI_ADDR_NOTAVAIL;
     ofi->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (ofi->ready_fd < 0) {
-        code = error_set(error, MORAY_SYSTEM, "no descriptor for the fabric");
+        code = error_set(error, MORAY_SYSTEM, "no descriptor for libfabric: %s (ulimit -n?)",
+                         strerror(errno));
         goto undo;
     }
     if ((code = fabric_watch(fabric, ofi->ready_fd, error)) != MORAY_OK)

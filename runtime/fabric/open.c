@@ -148,7 +148,8 @@ static enum moray_code parts_make(struct fabric *fabric, struct moray_error *err
     fabric->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     fabric->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (fabric->epoll_fd < 0 || fabric->timer_fd < 0)
-        return error_set(error, MORAY_SYSTEM, "no descriptor for the fabric: %s", strerror(errno));
+        return error_set(error, MORAY_SYSTEM, "no descriptor for the fabric: %s (ulimit -n?)",
+                         strerror(errno));
     if ((code = stream_create(&stream, &fabric->stream, error)) != MORAY_OK ||
         (code = reads_create(options->read_pieces_max, options->read_piece_bytes, &fabric->reads,
                              error)) != MORAY_OK ||
