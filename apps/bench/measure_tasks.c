@@ -216,13 +216,13 @@ static double round_trip_idle(struct child *child)
     return told(child, 5, child->quick ? 20 : 200);
 }
 
-/* A twentieth of a run. */
+/* A tenth of a run: after some trips it is as in a run that was never left. */
 static double round_trip_idle_part(struct child *child)
 {
     static unsigned part;
 
     core_begin_on(part++);
-    return trips_with_gap(5, child->quick ? 1 : 10);
+    return trips_with_gap(5, child->quick ? 1 : 20);
 }
 
 static double round_trip_across(struct child *child)
