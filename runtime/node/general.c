@@ -158,26 +158,6 @@ static void submit(uint32_t index, uint32_t generation, enum local_place place)
     map_set(&known, index, ++task_count);
 }
 
-void general_take(uint32_t index, uint32_t generation)
-{
-    struct record *record = lane_record(&agent.lane, index);
-    const struct record_long *details = lane_long(&agent.lane, record);
-    bool is_ours = lane_home(&agent.lane, index) != LANE_AGENT; /* it did not come by a message */
-
-    general_ended(index); /* a former life of the record that was cancelled */
-    if (life_state(record_life(record)) != RECORD_QUEUED || map_get(&known, index))
-        return;
-    if (details && !(record_flags(record) & RECORD_PROXY) &&
-        ((details->on_rank >= 0 && details->on_rank != (int32_t)agent.rank) || details->spread ||
-         !agent.worker_count)) {
-        if (remote_place(index, generation, details))
-            return;
-        is_ours = false;
-    }
-    submit(index, generation,
-           is_ours && !(details && details->on_rank >= 0) ? LOCAL_ANYWHERE : LOCAL_HERE);
-}
-
 /* A process that has nothing to do: a spare, or a worker whose core the lane may not use. */
 static uint32_t free_process(void)
 {
@@ -236,6 +216,45 @@ static void assign(uint32_t number)
     }
     general->slot = (uint16_t)slot;
     agent.slots[slot].general = id_of(general->index, general->generation);
+}
+
+/* A process ran it that had found the mail of a dead one, and has died too: whom the agent gave it to may have
+ * looked meanwhile, in vain. Twice in a mailbox it is harmless. */
+static void give_again(uint32_t number)
+{
+    const struct general *general = &tasks[number];
+
+    if (general->slot && lane_post(&agent.lane, general->slot, general->index, general->generation,
+                                   CELL_CALL, 0) != MORAY_OK) {
+        agent.slots[general->slot].general = 0;
+        tasks[number].slot = 0;
+        put_off(number);
+    }
+}
+
+void general_take(uint32_t index, uint32_t generation)
+{
+    struct record *record = lane_record(&agent.lane, index);
+    const struct record_long *details = lane_long(&agent.lane, record);
+    bool is_ours = lane_home(&agent.lane, index) != LANE_AGENT; /* it did not come by a message */
+
+    general_ended(index); /* a former life of the record that was cancelled */
+    if (life_state(record_life(record)) != RECORD_QUEUED)
+        return;
+    const uint64_t *at = map_get(&known, index);
+    if (at) {
+        give_again((uint32_t)*at - 1);
+        return;
+    }
+    if (details && !(record_flags(record) & RECORD_PROXY) &&
+        ((details->on_rank >= 0 && details->on_rank != (int32_t)agent.rank) || details->spread ||
+         !agent.worker_count)) {
+        if (remote_place(index, generation, details))
+            return;
+        is_ours = false;
+    }
+    submit(index, generation,
+           is_ours && !(details && details->on_rank >= 0) ? LOCAL_ANYWHERE : LOCAL_HERE);
 }
 
 static void forget(uint32_t number)

@@ -101,6 +101,41 @@ MORAY_TASK(int32_t, takes_what_failed, (moray_future, f))
     return value;
 }
 
+/* Returns, and is killed a moment later. Its zygote is stopped meanwhile, and tells nobody until later still;
+ * then `other` is, for a moment. */
+MORAY_TASK(int32_t, leaves_its_killer, (int64_t, other))
+{
+    pid_t zygote = getppid(), process = getpid();
+
+    if (other != process && fork() == 0) {
+        law_sleep_ms(50);
+        kill(zygote, SIGSTOP);
+        kill(process, SIGKILL);
+        law_sleep_ms(200);
+        kill((pid_t)other, SIGSTOP);
+        kill(zygote, SIGCONT);
+        law_sleep_ms(100);
+        kill((pid_t)other, SIGCONT);
+        _exit(0);
+    }
+    return other != process;
+}
+
+MORAY_TASK(int64_t, process_after, (int32_t, ms))
+{
+    law_sleep_ms(ms);
+    return getpid();
+}
+
+MORAY_TASK(int32_t, dies_once_after, (int32_t, ms))
+{
+    if (moray_attempt() == 1) {
+        law_sleep_ms(ms);
+        raise(SIGKILL);
+    }
+    return (int32_t)moray_attempt();
+}
+
 MORAY_ACTOR(tally, (int32_t, value));
 MORAY_METHOD(int32_t, tally, add, (int32_t, by))
 {
@@ -255,6 +290,34 @@ static void a_death_fails_its_task_after_four_attempts(void)
         DEMAND_NAMES(story, deaths[i].told); /* signal */
         DEMAND_NAMES(story, "attempt 4 of 4");
         DEMAND_OK(moray_release(ref));
+    }
+}
+
+/* The next process of its slot finds the mail and runs the task, which the agent has given to another process
+ * by then. No third may be at hand: so this is the first of the laws. */
+static void a_task_given_to_a_dead_process_dies_once_more(void)
+{
+    int64_t pids[2];
+    int32_t attempt, ran;
+    moray_ref refs[2];
+
+    for (int i = 0; i < 2; i++)
+        refs[i] = moray_call_with((.cores = 0.25, .on_rank = on_node(0)), process_after, 50);
+    for (int i = 0; i < 2; i++)
+        pids[i] = moray_take_as(int64_t, refs[i]);
+    for (int i = 0; i < 2 && pids[0] != pids[1]; i++) { /* by which one, the agent decides */
+        ran = moray_take_as(int32_t, moray_call_with((.cores = 0.25, .on_rank = on_node(0)),
+                                                     leaves_its_killer, pids[i]));
+        if (!ran)
+            continue;
+        law_sleep_ms(100);
+        moray_ref ref =
+            moray_call_with((.cores = 0.25, .on_rank = on_node(0), .attempts = MORAY_ENDLESS),
+                            dies_once_after, 300);
+        DEMAND_OK(moray_get(ref, &attempt, 5000));
+        DEMAND_SAME(attempt, 2);
+        DEMAND_OK(moray_release(ref));
+        return;
     }
 }
 
@@ -722,6 +785,8 @@ static void large_arguments_travel_or_are_refused(void)
 }
 
 static const struct law laws[] = {
+    {"line 15: a task given to a process that is dead dies once more",
+     a_task_given_to_a_dead_process_dies_once_more, 10},
     {"line 12: submission returns at once", submission_returns_at_once, 10},
     {"line 12: references are resolved before the body runs",
      references_are_resolved_before_the_body_runs, 10},
