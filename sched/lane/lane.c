@@ -169,32 +169,6 @@ uint32_t lane_steal_descendant(struct lane *lane, uint16_t victim, uint32_t ance
     }
 }
 
-void lane_unqueue(struct lane *lane, uint32_t index)
-{
-    uint64_t entry;
-    (void)index;
-
-    for (;;) {
-        uint64_t tail = atomic_load_explicit(&lane->self->tail, memory_order_relaxed);
-        if (!owner_pops(lane, lane->slot) ||
-            atomic_load_explicit(&lane->self->head, memory_order_relaxed) >= tail)
-            return;
-        entry = atomic_load_explicit(&queue_ring(lane, lane->slot)[(tail - 1) & lane->ring_mask],
-                                     memory_order_relaxed);
-        uint64_t life = record_life(lane_record(lane, (uint32_t)entry));
-        if (life_state(life) == RECORD_QUEUED && life_generation(life) == entry >> 32)
-            return;
-        if (!queue_pop(lane, &entry))
-            return;
-        /* A thief may have left us another one than the stale one we saw. */
-        life = record_life(lane_record(lane, (uint32_t)entry));
-        if (life_state(life) == RECORD_QUEUED && life_generation(life) == entry >> 32) {
-            queue_push(lane, entry);
-            return;
-        }
-    }
-}
-
 ON_TRIP bool lane_has_work(const struct lane *lane)
 {
     for (uint32_t word = 0; word < lane->control->slot_words; word++) {
@@ -262,6 +236,33 @@ static void announce(struct lane *lane)
     if (RARELY(!lane_bit(lane->control->queues, lane->slot)))
         lane_bit_set(lane->control->queues, lane->slot);
     lane_rouse(lane);
+}
+
+void lane_unqueue(struct lane *lane, uint32_t index)
+{
+    uint64_t entry;
+    (void)index;
+
+    for (;;) {
+        uint64_t tail = atomic_load_explicit(&lane->self->tail, memory_order_relaxed);
+        if (!owner_pops(lane, lane->slot) ||
+            atomic_load_explicit(&lane->self->head, memory_order_relaxed) >= tail)
+            return;
+        entry = atomic_load_explicit(&queue_ring(lane, lane->slot)[(tail - 1) & lane->ring_mask],
+                                     memory_order_relaxed);
+        uint64_t life = record_life(lane_record(lane, (uint32_t)entry));
+        if (life_state(life) == RECORD_QUEUED && life_generation(life) == entry >> 32)
+            return;
+        if (!queue_pop(lane, &entry))
+            return;
+        /* A thief may have left us another one than the stale one we saw. */
+        life = record_life(lane_record(lane, (uint32_t)entry));
+        if (life_state(life) == RECORD_QUEUED && life_generation(life) == entry >> 32) {
+            queue_push(lane, entry);
+            announce(lane); /* meanwhile the queue may have been found empty */
+            return;
+        }
+    }
 }
 
 void lane_push_hint(struct lane *lane, uint32_t index)
