@@ -107,8 +107,10 @@ static void actor_rest(const struct node_actor *actor, bool held_back)
         uint64_t until = now_ns() + me.node->spin_ns;
         do
             for (int i = 0; i < 32; i++) {
-                if (mail_waits())
+                if (mail_waits()) {
+                    fall_back();
                     return;
+                }
                 __builtin_ia32_pause();
             }
         while (now_ns() < until);

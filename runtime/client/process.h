@@ -317,6 +317,8 @@ void driver_lent_submits(void);
 /** A token became free: wakes one that waits for a core, else one that would work. Any process. */
 void cores_offer(struct lane *lane, struct node_shared *node);
 bool spin_allowed(void);
+/** Whoever looks for work, when it has found some: lets a submitter get ahead. */
+void fall_back(void);
 
 /* ---- Results and failures ---- */
 

@@ -23,7 +23,12 @@ enum {
     CHAIN_MAX = 1 << 20,
     CHAIN_FEW = 32,
     REQUEST_SOON_NS = 300000,
-    IN_VAIN_NS = 2000 /* a worker that is awake needs less for a small task */
+    IN_VAIN_NS = 2000, /* a worker that is awake needs less for a small task */
+    CLOSE_TASKS = 4,   /* so few tasks since the last look, */
+    CLOSE_TIMES = 4,   /* … so often in a row: it is at somebody's heels */
+    FALL_NS = 2000,
+    FALL_PAID = 8, /* tasks after it */
+    FALL_NOT = 256 /* looks without it, where it did not pay */
 };
 
 static size_t stack_limit;
@@ -203,6 +208,40 @@ ON_TRIP bool spin_allowed(void)
             atomic_load_explicit(&me.lane.slots[slot].kind, memory_order_relaxed) != LANE_NOBODY &&
             !atomic_load_explicit(&me.lane.slots[slot].asleep, memory_order_relaxed);
     return awake <= me.node->core_count;
+}
+
+/*
+ * At the heels of one that submits, a worker or actor takes each task as soon as it is there: the lines that the one
+ * is about to write, the other has just read, and tasks of both take up to three times as long. So who
+ * finds only a few tasks at each look stays away for a moment. If many have come meanwhile it does so from
+ * then on; if not, the caller waits for each, and it does not for a while.
+ */
+OFF_TRIP void fall_back(void)
+{
+    static uint64_t ran_before;
+    static uint32_t close, looks;
+    static bool falls;
+    uint64_t ran = atomic_load_explicit(&me.lane.self->ran, memory_order_relaxed),
+             between = ran - ran_before, until;
+
+    ran_before = ran;
+    if (falls && between < FALL_PAID) {
+        falls = false;
+        looks = FALL_NOT;
+    } else if (!falls && looks) {
+        looks--;
+    } else if (!falls) {
+        close = between <= CLOSE_TASKS ? close + 1 : 0;
+        falls = close == CLOSE_TIMES;
+    }
+    if (!falls)
+        return;
+    close = 0;
+    until = now_ns() + FALL_NS;
+    do
+        for (int i = 0; i < 8; i++)
+            __builtin_ia32_pause();
+    while (now_ns() < until);
 }
 
 OFF_TRIP static bool spin_for(uint32_t index)

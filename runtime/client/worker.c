@@ -18,15 +18,7 @@
  * to do sleeps on its core: given away, it would wake one after the other, in a ring that never ends.
  */
 
-enum {
-    PARK_TICK_NS = 5000000,
-    PARK_PROGRESS = 50,
-    CLOSE_TASKS = 4, /* so few tasks since the last look, */
-    CLOSE_TIMES = 4, /* … so often in a row: it is at somebody's heels */
-    FALL_NS = 2000,
-    FALL_PAID = 8, /* tasks after it */
-    FALL_NOT = 256 /* looks without it, where it did not pay */
-};
+enum { PARK_TICK_NS = 5000000, PARK_PROGRESS = 50 };
 
 static struct lane_mail inbox[64];
 static uint32_t inbox_count;
@@ -210,40 +202,6 @@ OFF_TRIP static bool park(void)
 static bool mail_waits(void)
 {
     return atomic_load_explicit(&me.lane.self->mailbox, memory_order_relaxed) != 0;
-}
-
-/*
- * At the heels of one that submits, a worker takes each task as soon as it is there: the lines that the one
- * is about to write, the other has just read, and tasks of both take up to three times as long. So who
- * finds only a few tasks at each look stays away for a moment. If many have come meanwhile it does so from
- * then on; if not, the caller waits for each, and it does not for a while.
- */
-OFF_TRIP static void fall_back(void)
-{
-    static uint64_t ran_before;
-    static uint32_t close, looks;
-    static bool falls;
-    uint64_t ran = atomic_load_explicit(&me.lane.self->ran, memory_order_relaxed),
-             between = ran - ran_before, until;
-
-    ran_before = ran;
-    if (falls && between < FALL_PAID) {
-        falls = false;
-        looks = FALL_NOT;
-    } else if (!falls && looks) {
-        looks--;
-    } else if (!falls) {
-        close = between <= CLOSE_TASKS ? close + 1 : 0;
-        falls = close == CLOSE_TIMES;
-    }
-    if (!falls)
-        return;
-    close = 0;
-    until = now_ns() + FALL_NS;
-    do
-        for (int i = 0; i < 8; i++)
-            __builtin_ia32_pause();
-    while (now_ns() < until);
 }
 
 /* Polls for a while where cores are free. */
