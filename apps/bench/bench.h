@@ -52,7 +52,7 @@ struct side {
     const char *key; /* of the value in the answer; NULL: "value" */
     int parts;       /* of a run of the row, of Moray's side; 0: it is one */
     bool with_next;  /* likewise: runs alternate with those of the next row, of the same name */
-    int more;        /* likewise: so many times the runs, where they differ much; 0: 1 */
+    int runs;        /* likewise: where they differ much; 0: BENCH_RUNS */
 };
 
 struct row {

@@ -18,21 +18,21 @@ static const char help[] =
     "  --rows a,b    these rows only; an end cut off counts for all that begin so: 'task.,actor.'\n"
     "  --list        the rows, without measuring\n"
     "  --quick       few and short runs: to see that all works, not for numbers\n"
-    "  --runs N      instead of 7 (21 where they differ much: three times N)\n"
+    "  --runs N      instead of 7, or of 21 in rows whose runs differ much\n"
     "  --help        this text\n"
     "\n"
     "Ends with 1 if a row could not be measured. A full run takes about 15 minutes.\n";
 
-enum { RUNS_MAX = 1000, MORE_MAX = 3 };
+enum { RUNS_MAX = 1000 };
 
 struct options {
     const char *json, *rows;
-    int runs;
+    int runs; /* 0: as many as the row has */
     bool quick, list;
 };
 
 struct series {
-    double values[RUNS_MAX * MORE_MAX];
+    double values[RUNS_MAX];
     int count;
     double median, least, most;
     char extra[BENCH_TEXT]; /* of the last run */
@@ -49,7 +49,7 @@ static int by_value(const void *a, const void *b)
 
 static void summarise(struct series *series)
 {
-    static double sorted[RUNS_MAX * MORE_MAX];
+    static double sorted[RUNS_MAX];
     int count = series->count;
 
     if (!count)
@@ -345,9 +345,16 @@ static int read_options(int argc, char **argv, struct options *out)
         fprintf(stderr, "bench: %s is no option; try: moray bench --help\n", argv[optind]);
         return 3;
     }
-    if (!out->runs)
-        out->runs = out->quick ? BENCH_RUNS_QUICK : BENCH_RUNS;
     return check_rows(out->rows) ? 3 : 0;
+}
+
+static int runs_of(const struct row *row, const struct options *options)
+{
+    if (options->runs)
+        return options->runs;
+    if (options->quick)
+        return BENCH_RUNS_QUICK;
+    return row->moray.runs ? row->moray.runs : BENCH_RUNS;
 }
 
 static void on_signal(int number)
@@ -395,7 +402,7 @@ int main(int argc, char **argv)
         }
         for (size_t k = 0; k < together; k++)
             begin(&measured[k], &row[k], options.quick);
-        measure(measured, (int)together, options.runs * (row->moray.more ? row->moray.more : 1));
+        measure(measured, (int)together, runs_of(row, &options));
         for (size_t k = 0; k < together; k++) {
             sum_up(&measured[k], options.quick, &result);
             put_line(&row[k], &result);
