@@ -9,8 +9,8 @@
  * ONCE is started for each run. Moray's run and its peers' run alternate, so that what else the
  * machine does hits both, and so do those of two rows of which one is judged by the other; where the
  * machine changes its pace within a run, parts of a run do, each asked for by itself, and the run's value
- * is their mean. A word of the answer with the side's key is the
- * value; the others are shown in the params.
+ * is their mean. A word of the answer with the side's key is the value; the others are shown in the
+ * params.
  */
 #ifndef MORAY_BENCH_BENCH_H
 #define MORAY_BENCH_BENCH_H
@@ -50,9 +50,11 @@ struct side {
     enum life life;
     enum measure measure;
     const char *key; /* of the value in the answer; NULL: "value" */
-    int parts;       /* of a run of the row, of Moray's side; 0: it is one */
-    bool with_next;  /* likewise: runs alternate with those of the next row, of the same name */
-    int runs;        /* likewise: where they differ much; 0: BENCH_RUNS */
+    /* of the row, with Moray's side: */
+    int parts; /* of a run; 0: it is one */
+    int runs;  /* where they differ much; 0: BENCH_RUNS */
+    bool
+        with_next; /* its runs alternate with those of the next row, of the same name and as many */
 };
 
 struct row {

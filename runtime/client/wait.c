@@ -94,7 +94,7 @@ static bool run_queued(uint32_t index)
 
     if (!lane_may_take(&me.lane, index) || !lane_claim(&me.lane, index, life_generation(life)))
         return false;
-    lane_unqueue(&me.lane, index);
+    lane_unqueue(&me.lane);
     run_claimed(index);
     return true;
 }
@@ -146,7 +146,7 @@ OFF_TRIP static bool run_towards(uint32_t index)
     for (uint32_t at = chain_down(&chain, index);;) {
         uint64_t life = record_life(lane_record(&me.lane, at));
         if (lane_may_take(&me.lane, at) && lane_claim(&me.lane, at, life_generation(life))) {
-            lane_unqueue(&me.lane, at);
+            lane_unqueue(&me.lane);
             run_claimed(at);
             ran = true;
         } else if (life_state(life) == RECORD_RUNNING && life_slot(life) != me.slot) {
@@ -211,10 +211,10 @@ ON_TRIP bool spin_allowed(void)
 }
 
 /*
- * At the heels of one that submits, a worker or actor takes each task as soon as it is there: the lines that the one
- * is about to write, the other has just read, and tasks of both take up to three times as long. So who
- * finds only a few tasks at each look stays away for a moment. If many have come meanwhile it does so from
- * then on; if not, the caller waits for each, and it does not for a while.
+ * At the heels of one that submits, a worker or actor takes each task as soon as it is there: the lines
+ * that the one is about to write, the other has just read, and tasks of both take up to three times as
+ * long. So who finds only a few tasks at each look stays away for a moment. If many have come meanwhile it
+ * does so from then on; if not, the caller waits for each, and it does not for a while.
  */
 OFF_TRIP void fall_back(void)
 {

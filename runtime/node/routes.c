@@ -54,11 +54,11 @@ struct route *route_of(uint64_t id)
 
 void route_never(uint64_t id)
 {
-    uint64_t place;
+    uint64_t *at = map_get(&agent.actor_routes, id), place;
 
-    if (!map_get(&agent.actor_routes, id))
+    if (!at)
         return;
-    struct route *route = route_of(id);
+    struct route *route = &agent.routes[*at - 1];
     memset(route->holders, 0, sizeof(route->holders)); /* who asked has no handle of it */
     route->told = false;
     if (route->lent || route->later || route->goes || route->entry || route->waiting_count)

@@ -238,10 +238,9 @@ static void announce(struct lane *lane)
     lane_rouse(lane);
 }
 
-void lane_unqueue(struct lane *lane, uint32_t index)
+void lane_unqueue(struct lane *lane)
 {
     uint64_t entry;
-    (void)index;
 
     for (;;) {
         uint64_t tail = atomic_load_explicit(&lane->self->tail, memory_order_relaxed);

@@ -215,8 +215,8 @@ uint32_t lane_missing_input(const struct lane *lane, uint32_t index);
  *  be taken, if it is still of `*generation`. RECORD_NONE: it is under way, or nobody here can tell. */
 uint32_t lane_needed(const struct lane *lane, uint32_t index, uint32_t *generation);
 
-/** The newest of the own queue is `index`: takes the entry off. Else nothing. */
-void lane_unqueue(struct lane *lane, uint32_t index);
+/** Takes off the own queue what, at its newest end, is queued no more. */
+void lane_unqueue(struct lane *lane);
 
 /** RUNNING -> DONE or FAILED, after the result fields were set; then edges, waiters, home. `fresh`
  *  tasks that became ready go to the own queue. */

@@ -358,7 +358,7 @@ static void act_steal_driver(struct world *world)
 
 static void act_unqueue(struct world *world)
 {
-    lane_unqueue(LANE(WORKER), world->a);
+    lane_unqueue(LANE(WORKER));
 }
 
 /* ---- run, finish, requeue, cancel ---- */

@@ -39,7 +39,7 @@ static uint64_t await_child(struct lane *lane, uint32_t child)
         if (life_ended(life))
             break;
         if (lane_claim(lane, child, life_generation(life))) {
-            lane_unqueue(lane, child);
+            lane_unqueue(lane);
             node_run(lane, child);
         } else
             load_pause();
